@@ -1,0 +1,437 @@
+"""Every message between an agent and the core: frozen dataclasses, strict encode and decode. No I/O.
+
+The wire is JSON text, one object per WebSocket frame, at most MAX_FRAME_BYTES, with the message's name under "type".
+Unknown types, unknown fields, missing fields and values of another type are refused with a ProtocolError that names
+them. Only the standard library is used: this file travels to every VM and is the one part of `agent/` that the
+control plane imports.
+
+    agent to core: Hello Heartbeat Log Status Result
+    core to agent: Welcome Build Deploy Prepare Stop Shutdown Ack Mask Refused
+
+Reliability. Log, Status and Result carry `seq`, counted from 1 without gaps for one `boot_id`; the agent spools them
+until an Ack with a seq at or above theirs. Build, Deploy, Prepare, Stop and Shutdown carry `command_id`; the core
+sends a command again until it was answered by a Result, so an agent executes each command_id once and answers a
+repeated one with the Result it already has.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+
+VERSION = 1
+MAX_FRAME_BYTES = 256 * 1024  # Larger than any command with 200 secrets of 1 KB; small enough that 10,000 agents fit.
+CONNECT_PATH = "/v1/agent/connect"
+INGRESS_PORT = 9443  # The first exposed service; the i-th one is reached at INGRESS_PORT + i.
+MAX_LOG_BYTES = 64 * 1024  # One Log message; the agent batches for 100 ms or up to this.
+
+
+class ProtocolError(ValueError):
+    """A frame that is no message of this protocol. `code` is stable, the text names the field and the value's type."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+        self.code = code
+
+
+class Outcome(enum.StrEnum):
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class AgentState(enum.StrEnum):
+    """What the agent is doing now; `HEALTHY` and `FAILED` are about the last deploy."""
+
+    IDLE = "idle"
+    BUILDING = "building"
+    DEPLOYING = "deploying"
+    HEALTHY = "healthy"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One Compose service as `docker compose ps` sees it.
+
+    `status`: running, exited, restarting, ...; `health`: healthy, unhealthy, starting or "".
+    """
+
+    name: str
+    status: str
+    health: str = ""
+    exit_code: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a command failed, for the person who opened the pull request.
+
+    `subject` is the build target or Compose service (or "" when it is neither), `step` the phase it failed in
+    (clone, build, push, pull, up, health), `exit_code` the process's or container's, `tail` its last 20 lines at most.
+    """
+
+    step: str
+    message: str
+    subject: str = ""
+    exit_code: int | None = None
+    tail: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SecretValue:
+    """One secret in clear; it exists only in this message and in the memory of the two ends."""
+
+    key: str
+    value: str = field(repr=False)
+    scope: str = "global"
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """`reference` is `host:port/repository@sha256:...` for Compose service `service`."""
+
+    service: str
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exposed:
+    """Ingress port `INGRESS_PORT + index in Deploy.expose` leads to `port` of `service`'s container."""
+
+    service: str
+    port: int
+    url: str
+
+
+# --- agent to core -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """First frame. `token` is the enrolment JWT; `proof` the 32 random bytes (hex) this agent made at its first start.
+
+    The first Hello binds the proof to the VM; afterwards the proof alone is the session credential, and the same token
+    with another proof is refused (somebody else holds the token).
+    """
+
+    agent_id: str
+    proof: str = field(repr=False)
+    boot_id: str
+    token: str = field(default="", repr=False)
+    version: int = VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Every `Welcome.heartbeat_s`. Disk and memory are of the VM, in bytes; `services` as last seen."""
+
+    state: AgentState
+    services: tuple[Service, ...] = ()
+    disk_free_bytes: int = 0
+    memory_free_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Whole lines of one stream, UTF-8 with replacement characters (also for NUL), masked.
+
+    `stream`: "build/TARGET", "deploy" or "service/NAME".
+    """
+
+    seq: int
+    command_id: str
+    stream: str
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A step of a command began or the state changed. `step` is "" or clone, build, push, pull, up, health."""
+
+    seq: int
+    command_id: str
+    state: AgentState
+    step: str = ""
+    message: str = ""
+    services: tuple[Service, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The end of a command.
+
+    `digest`: what a build pushed (`sha256:...`); `phases`: seconds by step name, as measured on the VM.
+    """
+
+    seq: int
+    command_id: str
+    outcome: Outcome
+    digest: str = ""
+    failure: Failure | None = None
+    services: tuple[Service, ...] = ()
+    phases: dict[str, float] = field(default_factory=dict)
+
+
+# --- core to agent -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The Hello was accepted. Everything up to `acked_seq` of this boot_id is stored already."""
+
+    heartbeat_s: float
+    acked_seq: int
+    version: int = VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """Build one target for this VM's architecture and push it by digest.
+
+    `context` and `dockerfile` are paths inside the work tree (`dockerfile` relative to the context), `stage` the
+    Dockerfile stage or "", `args` build arguments, `push_to` and `cache` repository references without and with a tag.
+    `repo_token` opens the repository (HTTP basic password), `registry_token` the registry; "" means none is needed.
+    """
+
+    command_id: str
+    repo: str
+    sha: str
+    target: str
+    arch: str
+    context: str
+    dockerfile: str
+    push_to: str
+    cache: str
+    timeout_s: float
+    stage: str = ""
+    args: dict[str, str] = field(default_factory=dict)
+    secrets: tuple[SecretValue, ...] = ()
+    repo_token: str = field(default="", repr=False)
+    registry_token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Deploy:
+    """Run the repository's Compose files at `sha` with these images and wait until every service is healthy.
+
+    `compose_files` are paths inside the work tree in Compose's order; the first one's folder is the project folder.
+    `project` is the Compose project name, the same for every deploy of an environment so that volumes stay.
+    """
+
+    command_id: str
+    repo: str
+    sha: str
+    project: str
+    compose_files: tuple[str, ...]
+    images: tuple[Image, ...]
+    expose: tuple[Exposed, ...]
+    health_timeout_s: float
+    profiles: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+    secrets: tuple[SecretValue, ...] = ()
+    repo_token: str = field(default="", repr=False)
+    registry_token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Pull these public images while others are still being built. Best effort: its Result always succeeds."""
+
+    command_id: str
+    pull: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Cancel the command `target_id`: its process group is killed, its Result says cancelled."""
+
+    command_id: str
+    target_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """Power this VM off. Used when the core no longer knows the VM's owner."""
+
+    command_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """All spooled messages with a seq at or below this one are stored; forget them."""
+
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """More values to hide in everything that is streamed from now on."""
+
+    values: tuple[str, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The Hello or a frame was refused; the core closes the socket. `final`: trying again cannot help, power off."""
+
+    code: str
+    message: str
+    final: bool = False
+
+
+ToCore = Hello | Heartbeat | Log | Status | Result
+ToAgent = Welcome | Build | Deploy | Prepare | Stop | Shutdown | Ack | Mask | Refused
+Command = Build | Deploy | Prepare | Stop | Shutdown
+Message = ToCore | ToAgent
+
+TO_CORE: dict[str, type[ToCore]] = {c.__name__.upper(): c for c in typing.get_args(ToCore)}
+TO_AGENT: dict[str, type[ToAgent]] = {c.__name__.upper(): c for c in typing.get_args(ToAgent)}
+COMMANDS: tuple[type[Command], ...] = typing.get_args(Command)
+
+
+def encode(message: Message) -> str:
+    """The frame's text. Raises ProtocolError (`frame_too_large`) beyond MAX_FRAME_BYTES of UTF-8."""
+    fields = {"type": type(message).__name__.upper(), **dataclasses.asdict(message)}
+    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+    if len(text) > MAX_FRAME_BYTES // 4 and len(text.encode()) > MAX_FRAME_BYTES:
+        raise ProtocolError("frame_too_large", f"{fields['type']} has more than {MAX_FRAME_BYTES} bytes")
+    return text
+
+
+def decode_to_core(text: str) -> ToCore:
+    """The message an agent sent. Raises ProtocolError."""
+    fields, name = _object_of(text)
+    if name not in TO_CORE:
+        raise ProtocolError("unknown_type", f"{name[:40]!r} is not a message to the core ({', '.join(TO_CORE)})")
+    return _build(TO_CORE[name], fields, name)
+
+
+def decode_to_agent(text: str) -> ToAgent:
+    """The message the core sent. Raises ProtocolError."""
+    fields, name = _object_of(text)
+    if name not in TO_AGENT:
+        raise ProtocolError("unknown_type", f"{name[:40]!r} is not a message to an agent ({', '.join(TO_AGENT)})")
+    return _build(TO_AGENT[name], fields, name)
+
+
+def _object_of(text: str) -> tuple[dict[str, object], str]:
+    try:
+        loaded = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+    except ProtocolError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError("bad_json", f"the frame is not JSON ({error})") from error
+    if not isinstance(loaded, dict) or not isinstance(loaded.get("type"), str):
+        raise ProtocolError("bad_json", 'the frame is not an object with a "type"')
+    name = loaded.pop("type")
+    assert isinstance(name, str)
+    return loaded, name
+
+
+def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ProtocolError("bad_json", "a key stands twice in one object")
+    return found
+
+
+def _refuse_constant(name: str) -> object:
+    raise ProtocolError("bad_json", f"{name} is not a number of JSON")
+
+
+T = typing.TypeVar("T")
+
+
+def _build(cls: type[T], fields: dict[str, object], where: str) -> T:
+    hints = _hints(cls)
+    for name in fields:
+        if name not in hints:
+            raise ProtocolError("unknown_field", f"{where} has no field {name[:40]!r}")
+    for f in dataclasses.fields(cls):  # type: ignore[arg-type]  # every class given here is a dataclass
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and f.name not in fields:
+            raise ProtocolError("missing_field", f"{where} lacks {f.name!r}")
+    return cls(**{name: _checked(hints[name], value, f"{where}.{name}") for name, value in fields.items()})
+
+
+_HINTS: dict[type, dict[str, object]] = {}
+
+
+def _hints(cls: type) -> dict[str, object]:
+    if cls not in _HINTS:
+        _HINTS[cls] = typing.get_type_hints(cls)
+    return _HINTS[cls]
+
+
+def _checked(hint: object, value: object, where: str) -> object:
+    """`value` as the type that `hint` names, or ProtocolError. A bool is no int; an int is a float."""
+    origin = typing.get_origin(hint)
+    if origin is types.UnionType:
+        return _checked_optional(hint, value, where)
+    if origin is tuple:
+        return _checked_tuple(hint, value, where)
+    if origin is dict:
+        return _checked_dict(hint, value, where)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type):
+        return _checked_plain(hint, value, where)
+    raise AssertionError(f"no rule for {hint!r}")
+
+
+def _checked_optional(hint: object, value: object, where: str) -> object:
+    if value is None:
+        return None
+    (inner,) = (a for a in typing.get_args(hint) if a is not type(None))
+    return _checked(inner, value, where)
+
+
+def _checked_tuple(hint: object, value: object, where: str) -> object:
+    if not isinstance(value, list):
+        raise _wrong(where, "a list", value)
+    inner = typing.get_args(hint)[0]
+    return tuple(_checked(inner, part, f"{where}[{i}]") for i, part in enumerate(value))
+
+
+def _checked_dict(hint: object, value: object, where: str) -> object:
+    if not isinstance(value, dict):
+        raise _wrong(where, "an object", value)
+    inner = typing.get_args(hint)[1]
+    return {key: _checked(inner, part, f"{where}.{key[:40]}") for key, part in value.items()}
+
+
+def _checked_plain(hint: type, value: object, where: str) -> object:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise _wrong(where, "an object", value)
+        return _build(hint, value, where)
+    if issubclass(hint, enum.Enum):
+        try:
+            return hint(value)
+        except ValueError:
+            raise _wrong(where, "one of " + ", ".join(str(m.value) for m in hint), value) from None
+    if type(value) is not hint:
+        raise _wrong(where, hint.__name__, value)
+    if hint is str and not _is_clean(typing.cast("str", value)):  # cast: type(value) is str, just checked
+        raise ProtocolError("bad_value", f"{where} holds a lone surrogate or NUL")
+    return value
+
+
+def _is_clean(text: str) -> bool:
+    if "\x00" in text:
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _wrong(where: str, wanted: str, value: object) -> ProtocolError:
+    return ProtocolError("bad_value", f"{where} must be {wanted}, got {type(value).__name__}")
