@@ -1,0 +1,26 @@
+"""The one way to Postgres: an async engine with bounded waits."""
+
+from __future__ import annotations
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+CONNECT_TIMEOUT_S = 5.0  # A database that does not answer by then is away; callers retry or say so.
+COMMAND_TIMEOUT_S = 30.0  # The longest query is a page of logs: milliseconds.
+POOL_SIZE = 10  # Architecture: 200 connections for all processes together.
+
+
+def async_url(url: str) -> URL:
+    """`postgresql://...` as the URL of the asyncpg driver."""
+    return make_url(url).set(drivername="postgresql+asyncpg")
+
+
+def create_engine(url: str) -> AsyncEngine:
+    """An engine for `postgresql://user:password@host:port/name`. Connects on first use; close it with `dispose()`."""
+    return create_async_engine(
+        async_url(url),
+        pool_size=POOL_SIZE,
+        max_overflow=POOL_SIZE,
+        pool_pre_ping=True,
+        connect_args={"timeout": CONNECT_TIMEOUT_S, "command_timeout": COMMAND_TIMEOUT_S},
+    )

@@ -1,0 +1,147 @@
+"""The VM ledger: rows are written before a cloud is asked and closed when the cloud's list proves the VM gone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stagely.db.models import utc_now
+from stagely.db.tables import agent_commands, environments, vms
+from stagely.states import VmRole, VmState
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerOrder:
+    """What a new row says. `command` is the agent's first command as JSON (keys id, kind, body), or None."""
+
+    vm_id: str
+    project_id: str
+    environment_id: str
+    run_id: str
+    build_id: str
+    job: str
+    role: str
+    provider: str
+    region: str
+    size: str
+    arch: str
+    owner_workflow_id: str
+    expires_in_s: float
+    command_id: str = ""
+    command_kind: str = ""
+    command_body: Mapping[str, Any] | None = None  # Any: JSON.
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    vm_id: str
+    provider: str
+    environment_id: str
+    role: str
+    state: VmState
+    address: str
+    created_at: datetime
+    expires_at: datetime
+
+
+async def open_row(engine: AsyncEngine, order: LedgerOrder) -> LedgerRow:
+    """Write the row and the first command in one transaction; a second call gives back the row that is there."""
+    now = utc_now()
+    async with engine.begin() as db:
+        team = select(environments.c.team_id).where(environments.c.id == order.environment_id).scalar_subquery()
+        await db.execute(
+            insert(vms)
+            .values(
+                id=order.vm_id, team_id=team, project_id=order.project_id, environment_id=order.environment_id,
+                run_id=order.run_id, build_id=order.build_id, job=order.job, role=order.role, provider=order.provider,
+                region=order.region, size=order.size, arch=order.arch, owner_workflow_id=order.owner_workflow_id,
+                native_id="", address="", proof_sha256="", boot_id="", state=VmState.CREATING, created_at=now,
+                expires_at=now + timedelta(seconds=order.expires_in_s),
+            )
+            .on_conflict_do_nothing()
+        )  # fmt: skip
+        if order.command_body is not None:
+            await db.execute(
+                insert(agent_commands)
+                .values(
+                    id=order.command_id, team_id=team, vm_id=order.vm_id, environment_id=order.environment_id,
+                    run_id=order.run_id, kind=order.command_kind, body=dict(order.command_body), created_at=now,
+                )
+                .on_conflict_do_nothing()
+            )  # fmt: skip
+        row = (await db.execute(_rows().where(vms.c.id == order.vm_id))).one()
+    return _row(row)
+
+
+async def find_row(engine: AsyncEngine, vm_id: str) -> LedgerRow | None:
+    async with engine.connect() as db:
+        row = (await db.execute(_rows().where(vms.c.id == vm_id))).one_or_none()
+    return None if row is None else _row(row)
+
+
+async def living_rows(engine: AsyncEngine, environment_id: str) -> Sequence[LedgerRow]:
+    """All rows of an environment whose VM is not proven gone."""
+    async with engine.connect() as db:
+        query = _rows().where(vms.c.environment_id == environment_id, vms.c.state != VmState.GONE)
+        return [_row(row) for row in (await db.execute(query)).all()]
+
+
+async def note_running(engine: AsyncEngine, vm_id: str, native_id: str, address: str) -> None:
+    """The cloud made it: its native id and address. A row that is being destroyed keeps its state."""
+    async with engine.begin() as db:
+        changed = await db.execute(
+            update(vms)
+            .where(vms.c.id == vm_id, vms.c.state.in_([VmState.CREATING, VmState.RUNNING]))
+            .values(state=VmState.RUNNING, native_id=native_id, address=address)
+            .returning(vms.c.environment_id, vms.c.role)
+        )
+        row = changed.one_or_none()
+        if row is not None and row.role == VmRole.PREVIEW:
+            await db.execute(
+                update(environments).where(environments.c.id == row.environment_id).values(vm_id=vm_id, vm_ip=address)
+            )
+
+
+async def note_destroying(engine: AsyncEngine, vm_id: str) -> None:
+    async with engine.begin() as db:
+        await db.execute(
+            update(vms).where(vms.c.id == vm_id, vms.c.state != VmState.GONE).values(state=VmState.DESTROYING)
+        )
+
+
+async def note_gone(engine: AsyncEngine, vm_id: str) -> None:
+    """Close the row and its open commands: nobody will answer them."""
+    now = utc_now()
+    async with engine.begin() as db:
+        await db.execute(update(vms).where(vms.c.id == vm_id).values(state=VmState.GONE, gone_at=now))
+        await db.execute(
+            update(agent_commands)
+            .where(agent_commands.c.vm_id == vm_id, agent_commands.c.answered_at.is_(None))
+            .values(answered_at=now)
+        )
+
+
+def _rows() -> Any:  # Any: a Select over columns has no short type.
+    return select(
+        vms.c.id,
+        vms.c.provider,
+        vms.c.environment_id,
+        vms.c.role,
+        vms.c.state,
+        vms.c.address,
+        vms.c.created_at,
+        vms.c.expires_at,
+    )
+
+
+def _row(row: Any) -> LedgerRow:  # Any: as above.
+    return LedgerRow(
+        row.id, row.provider, row.environment_id, row.role, VmState(row.state), row.address, row.created_at,
+        row.expires_at,
+    )  # fmt: skip

@@ -1,0 +1,75 @@
+"""Settings: read once from environment variables at a program's start, then passed to what needs them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """One field per environment variable `STAGELY_<FIELD>`; `*_file` are paths to files of mode 0600."""
+
+    model_config = SettingsConfigDict(env_prefix="STAGELY_", extra="ignore", frozen=True)
+
+    installation: str = "default"
+    """Id of this installation: the label on everything it makes in a cloud."""
+    state: Path = Path(".stagely")
+    """Folder of the local provider's seeds and of `stagely dev`."""
+
+    database_url: str = "postgresql://stagely@127.0.0.1:8005/stagely"
+    redis_url: str = "redis://127.0.0.1:8006/0"
+    temporal_address: str = Field("127.0.0.1:8007", validation_alias="TEMPORAL_ADDRESS")
+    temporal_namespace: str = Field("default", validation_alias="TEMPORAL_NAMESPACE")
+
+    registry: str = "127.0.0.1:8003"
+    """host:port under which VMs push and pull."""
+    registry_url: str = "http://127.0.0.1:8003"
+    """The same registry as the control plane reaches it."""
+    mirror: str = ""
+    """host:port of the registry mirror as VMs reach it; "" for none."""
+
+    api_listen: str = "127.0.0.1:8000"
+    """Comma-separated host:port list."""
+    gateway_listen: str = "127.0.0.1:8001"
+    core_url: str = "http://127.0.0.1:8000"
+    """The api as VMs reach it (agent archive)."""
+    agent_url: str = "ws://127.0.0.1:8001"
+    """The gateway as agents reach it."""
+    preview_url: str = "http://{label}.localhost:8080"
+    """Template of preview URLs; `{label}` is the DNS label."""
+    dashboard_url: str = "http://127.0.0.1:8000"
+
+    github_api_url: str = "https://api.github.com"
+    github_app_id: str = ""
+    github_app_key_file: Path | None = None
+    github_webhook_secret_file: Path | None = None
+    github_url_for_vms: str = ""
+    """Replaces scheme and host of repository URLs given to VMs; "" leaves them as they are."""
+
+    signing_key_file: Path | None = None
+    """Key of enrolment tokens, 32 random bytes as hex."""
+    worker_metrics_listen: str = ""
+    log_format: str = "json"
+    """json or console."""
+
+    provider: str = "local"
+    """Default provider of previews and builders."""
+    local_vm_image: str = ""
+    local_network: str = ""
+    """Docker network of the local provider's VMs."""
+    heartbeat_s: float = 30.0
+    builder_silence_s: float = 90.0
+    preview_silence_s: float = 900.0
+    boot_timeout_s: float = 300.0
+    reconnect_first_wait_s: float = 10.0
+    """Agents spread their return over this time after a gateway's restart: 10,000 of them must not come at once."""
+
+    def secret(self, path: Path | None, what: str) -> str:
+        """The stripped content of a secret file. Raises RuntimeError that names the setting when it is not set."""
+        if path is None:
+            raise RuntimeError(
+                f"STAGELY_{what.upper()} is not set: it must be the path of a file that holds the secret"
+            )
+        return path.read_text().strip()
