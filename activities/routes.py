@@ -1,0 +1,72 @@
+"""Routes of an environment: a page while it is not there, the VM while it is, nothing when it is gone."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio import activity
+
+from agent.protocol import INGRESS_PORT
+from edge.routes import Route, RouteStatus
+from stagely import routing
+from stagely.db.queries import ledger, lives
+from stagely.db.queries.lives import LifeRow
+from stagely.errors import Conflict
+from workflows.messages import EnvironmentRef, RouteOrder
+
+PHASE_LENGTH = 200  # One sentence on the page; the record's limit is 4 KB.
+
+
+@dataclass(frozen=True, slots=True)
+class RouteActivities:
+    engine: AsyncEngine
+    redis: Redis
+    log_url: str
+
+    @activity.defn
+    async def show(self, order: RouteOrder) -> None:
+        """Announce every label of the environment. The address is the ledger's, that is, the cloud's own word.
+
+        Raises Conflict for a VM that is not there (any more): a route must never lead to somebody else's machine.
+        """
+        life = await lives.life(self.engine, order.environment_id)
+        address = await self._address(order.vm_id) if order.vm_id else ""
+        routes = {
+            label: self._route(order, life, address, INGRESS_PORT + index) for index, label in enumerate(_labels(life))
+        }
+        await routing.announce(self.redis, routes)
+        await routing.withdraw(self.redis, [label for label in life.labels if label not in routes])
+
+    @activity.defn
+    async def withdraw(self, ref: EnvironmentRef) -> None:
+        """Forget every label the environment ever had. Again: nothing happens."""
+        life = await lives.life(self.engine, ref.environment_id)
+        await routing.withdraw(self.redis, [life.hash, *life.labels])
+
+    async def _address(self, vm_id: str) -> str:
+        row = await ledger.find_row(self.engine, vm_id)
+        if row is None or not row.address or row.state != "running":
+            raise Conflict(f"VM {vm_id} is {row.state if row else 'unknown'}: no route is announced to it")
+        return row.address
+
+    def _route(self, order: RouteOrder, life: LifeRow, address: str, port: int) -> Route:
+        return Route(
+            status=RouteStatus(order.status),
+            project=life.project.slug,
+            team=life.project.team_slug,
+            pr=life.pr,
+            environment=life.id,
+            ip=address,
+            port=port if address else 0,
+            phase=" ".join(order.phase.split())[:PHASE_LENGTH],
+            since=time.time(),
+            log_url=self.log_url.format(environment=life.id),
+        )
+
+
+def _labels(life: LifeRow) -> list[str]:
+    """The labels of the exposed services in their order; the hash alone before the first plan."""
+    return [f"{e['label']}-{life.hash}" if e["label"] else life.hash for e in life.exposes] or [life.hash]

@@ -1,0 +1,220 @@
+"""EnvironmentWorkflow: one per pull request, from opened to gone. The latest commit wins."""
+
+from __future__ import annotations
+
+import asyncio
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError
+
+with workflow.unsafe.imports_passed_through():
+    from activities.github import GitHubActivities
+    from activities.images import ImageActivities
+    from activities.records import RecordActivities
+    from activities.routes import RouteActivities
+    from activities.source import SourceActivities
+    from activities.vms import VmActivities
+
+from workflows.fanout import protected, start
+from workflows.messages import (
+    AgentEvent,
+    EnvironmentInput,
+    EnvironmentRef,
+    EnvironmentState,
+    PullRequestEvent,
+    PullRequestFacts,
+    PullRequestRef,
+    Record,
+    RunState,
+    Step,
+    StopRequest,
+)
+from workflows.options import DESTROY_VM, GITHUB, PREVIEW_ATTEMPTS, REGISTRY, STORE_FOREVER
+from workflows.push import Preview, Push
+
+_REMEMBERED_DELIVERIES = 64  # A redelivery comes within minutes; a pull request sees a few events an hour.
+
+
+@workflow.defn
+class EnvironmentWorkflow:
+    """Keeps one pull request's environment true: deploys its head, replaces what is lost, tears down at the end.
+
+    Signals only write down; the loop in `run` re-reads the pull request from GitHub and acts on what it says now.
+    """
+
+    @workflow.init
+    def __init__(self, order: EnvironmentInput) -> None:
+        self._order = order
+        self._inbox: list[PullRequestEvent] = []
+        self._deliveries: list[str] = []
+        self._stop: StopRequest | None = None
+        self._facts: PullRequestFacts | None = None
+        self._preview = Preview()
+        self._push: Push | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._expires_at: float | None = None
+        self._losses = 0
+
+    @workflow.run
+    async def run(self, order: EnvironmentInput) -> str:
+        ended = EnvironmentState.TERMINATED
+        try:
+            while True:
+                ended = await self._live()
+                await protected(self._teardown(ended))
+                # A `reopened` may have come while the VM was being destroyed: look once more before leaving.
+                if not self._inbox:
+                    return ended
+        except asyncio.CancelledError:
+            await protected(self._teardown(EnvironmentState.TERMINATED))
+            raise
+
+    @workflow.signal
+    def pull_request_event(self, event: PullRequestEvent) -> None:
+        """Something happened to the pull request. A delivery id that was seen changes nothing."""
+        if event.delivery_id in self._deliveries:
+            return
+        self._deliveries = [*self._deliveries, event.delivery_id][-_REMEMBERED_DELIVERIES:]
+        self._inbox.append(event)
+
+    @workflow.signal
+    def stop(self, request: StopRequest) -> None:
+        """A person ends this environment; the next push starts it again."""
+        self._stop = request
+
+    @workflow.signal
+    def agent_event(self, event: AgentEvent) -> None:
+        """What the preview's agent reports."""
+        self._preview.note(event)
+
+    async def _live(self) -> EnvironmentState:
+        """Follow the pull request until it closes, somebody stops it, or its time is over."""
+        while True:
+            if self._stop is not None:
+                return EnvironmentState.TERMINATED
+            if self._inbox and not await self._follow():
+                return EnvironmentState.TERMINATED
+            self._finish_push()
+            if not self._inbox and not await self._rest():
+                return EnvironmentState.REAPED
+            if self._preview.is_lost and self._task is None:
+                self._replace_preview()
+
+    async def _rest(self) -> bool:
+        """Wait until there is something to do. False: the environment's time to live is over."""
+        timeout = None if self._expires_at is None else max(0.0, self._expires_at - workflow.time())
+        try:
+            await workflow.wait_condition(self._has_work, timeout=timeout, timeout_summary="time to live")
+        except TimeoutError:
+            return self._task is not None or self._expires_at is None or workflow.time() < self._expires_at
+        return True
+
+    def _has_work(self) -> bool:
+        ended = self._task is not None and self._task.done()
+        idle_loss = self._task is None and self._preview.is_lost
+        return bool(self._inbox) or self._stop is not None or ended or idle_loss
+
+    async def _follow(self) -> bool:
+        """Read the pull request again and deploy its head if it is new. False: it is closed."""
+        if self._task is not None and not self._task.done():
+            await workflow.sleep(self._order.timings.debounce_s, summary="several pushes become one")
+        event, self._inbox = self._inbox[-1], []
+        facts = await self._resolve()
+        if not facts.is_open or not facts.environment_id:
+            self._facts = self._facts or facts
+            return False
+        if self._facts is not None and self._task is not None and self._facts.sha == facts.sha:
+            return True
+        if self._facts is not None and self._facts.sha == facts.sha and event.action != "redeploy":
+            return True
+        await self._supersede()
+        self._facts = facts
+        self._begin_push(event.received_at)
+        return True
+
+    def _begin_push(self, received_at: float) -> None:
+        assert self._facts is not None
+        self._push = Push(self._order, self._facts, self._preview, received_at or workflow.time())
+        self._expires_at = None
+        self._task = start(self._push.run())
+
+    async def _supersede(self) -> None:
+        """Cancel the push that runs, and wait until its builders are released: two never deploy at once."""
+        if self._task is not None:
+            self._task.cancel()
+            await protected(self._settled(self._task))
+            self._task = None
+
+    async def _settled(self, task: asyncio.Task[None]) -> None:
+        await workflow.wait([task], return_when=asyncio.ALL_COMPLETED)
+
+    def _finish_push(self) -> None:
+        if self._task is None or not self._task.done():
+            return
+        task, self._task = self._task, None
+        if not task.cancelled():
+            task.result()  # A bug shows here, as a failed workflow task that good code can finish.
+        if self._push is not None:
+            self._expires_at = workflow.time() + self._push.ttl_s
+            self._losses = 0 if self._push.is_ready else self._losses
+
+    def _replace_preview(self) -> None:
+        """The preview's VM vanished at rest: deploy the same commit on a new one, a bounded number of times."""
+        self._losses += 1
+        self._preview.forget()
+        if self._losses < PREVIEW_ATTEMPTS and self._facts is not None:
+            self._begin_push(workflow.time())
+
+    async def _resolve(self) -> PullRequestFacts:
+        ref = PullRequestRef(self._order.project_id, self._order.pr)
+        return await workflow.execute_activity_method(
+            SourceActivities.resolve_pull_request, ref, summary=f"PR {ref.pr} now", **GITHUB
+        )
+
+    async def _teardown(self, state: EnvironmentState) -> None:
+        """Withdraw the route first, then destroy every VM and prove it, then forget images, then say so."""
+        started = workflow.time()
+        await self._supersede()
+        facts, self._facts, self._stop, self._expires_at = self._facts, None, None, None
+        if facts is None or not facts.environment_id:
+            return
+        ref = EnvironmentRef(facts.environment_id)
+        await workflow.execute_activity_method(
+            RouteActivities.withdraw, ref, summary="withdraw routes", **STORE_FOREVER
+        )
+        await self._record(Record(facts.environment_id, EnvironmentState.TERMINATING, "destroying its VMs"))
+        await self._preview.release()
+        await workflow.execute_activity_method(
+            VmActivities.destroy_all, ref, summary="destroy what is left", **DESTROY_VM
+        )
+        await self._forget_images(ref)
+        run_id = self._push.run_id if self._push else ""
+        step = Step("teardown", RunState.COMPLETED, started, ended_at=workflow.time())
+        await self._record(Record(facts.environment_id, state, _FAREWELL[state], run_id=run_id, steps=(step,)))
+        await self._comment(ref)
+        self._preview.forget()
+
+    async def _forget_images(self, ref: EnvironmentRef) -> None:
+        try:
+            await workflow.execute_activity_method(ImageActivities.delete_images, ref, **REGISTRY)
+        except ActivityError as error:
+            workflow.logger.warning("images were left in the registry", extra={"error_code": str(error.cause)})
+
+    async def _record(self, record: Record) -> None:
+        await workflow.execute_activity_method(
+            RecordActivities.record, record, summary=str(record.state or ""), **STORE_FOREVER
+        )
+
+    async def _comment(self, ref: EnvironmentRef) -> None:
+        try:
+            await workflow.execute_activity_method(GitHubActivities.publish, ref, summary="comment", **GITHUB)
+        except ActivityError as error:
+            cause = error.cause
+            code = cause.type if isinstance(cause, ApplicationError) else ""
+            workflow.logger.warning("the comment could not be written", extra={"error_code": code or ""})
+
+
+_FAREWELL = {
+    EnvironmentState.TERMINATED: "the pull request was closed or the environment stopped; everything of it is gone",
+    EnvironmentState.REAPED: "its time to live was over; push again to get a new one",
+}

@@ -1,0 +1,193 @@
+"""PipelineWorkflow: one push. Fan out one builder VM per target and architecture, fan in, merge manifests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import groupby
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.workflow import ParentClosePolicy
+
+with workflow.unsafe.imports_passed_through():
+    from activities.images import ImageActivities
+    from activities.records import RecordActivities
+
+from stagely.ids import mint
+from workflows.fanout import fanout, protected
+from workflows.leased_vm import LeasedVm, VmLost
+from workflows.messages import (
+    AgentEvent,
+    BuildJobRef,
+    BuildOrder,
+    BuiltImage,
+    CommandOrder,
+    FailureReport,
+    MergeOrder,
+    PipelineInput,
+    PipelineResult,
+    Record,
+    RunState,
+    Step,
+    VmLeaseInput,
+    VmRole,
+)
+from workflows.options import BUILD_ATTEMPTS, MARGINS, REGISTRY, STORE
+from workflows.steps import steps_of
+
+_STEPS = ("clone", "build", "push")
+
+
+class BuildFailed(ApplicationError):
+    """One target's build ended without an image; `report` is for the person who pushed."""
+
+    def __init__(self, report: FailureReport) -> None:
+        super().__init__(report.message, type="BuildFailed", non_retryable=True)
+        self.report = report
+
+
+@workflow.defn
+class PipelineWorkflow:
+    """Builds every job of one push. A failed job stops its siblings unless `keep_going`; every builder is released."""
+
+    @workflow.init
+    def __init__(self, order: PipelineInput) -> None:
+        self._order = order
+        self._builders: dict[str, LeasedVm] = {}
+        self._progress: dict[str, str] = {job.build_id: "waiting" for job in order.jobs}
+
+    @workflow.run
+    async def run(self, order: PipelineInput) -> PipelineResult:
+        self._show()
+        try:
+            digests = await fanout([self._job(job) for job in order.jobs], keep_going=order.keep_going)
+        except BuildFailed as error:
+            return PipelineResult(failure=error.report)
+        pairs = list(zip(order.jobs, digests, strict=True))
+        targets = [list(group) for _, group in groupby(pairs, key=lambda pair: pair[0].target.name)]
+        return PipelineResult(images=tuple(await fanout([self._merged(group) for group in targets])))
+
+    @workflow.signal
+    def agent_event(self, event: AgentEvent) -> None:
+        """What a builder's agent reports; unknown VMs are ignored, repeats change nothing."""
+        if event.vm_id in self._builders:
+            self._builders[event.vm_id].note(event)
+
+    async def _job(self, job: BuildJobRef) -> str:
+        """The digest of one job's image. Raises BuildFailed."""
+        for attempt in range(1, BUILD_ATTEMPTS + 1):
+            try:
+                return await self._attempt(job, attempt)
+            except VmLost as error:
+                if attempt == BUILD_ATTEMPTS or not error.may_retry:
+                    report = replace(error.report, subject=job.target.name)
+                    await self._record(job, RunState.FAILED)
+                    raise BuildFailed(report) from error
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _attempt(self, job: BuildJobRef, attempt: int) -> str:
+        builder = LeasedVm(self._lease_order(job, attempt))
+        self._builders[builder.order.vm_id] = builder
+        command = builder.order.command
+        assert command is not None
+        self._note(job, f"VM {builder.order.vm_id} ordered")
+        await builder.open(ParentClosePolicy.REQUEST_CANCEL)
+        try:
+            boot_s = await builder.wait_online(self._order.timings.boot_timeout_s)
+            self._note(job, f"building on {builder.order.vm_id}")
+            limit_s = self._order.build_timeout_s + MARGINS.result_s
+            result = await builder.wait_result(command.command_id, limit_s, "build")
+        finally:
+            await protected(builder.release())
+        return await self._finished(job, builder, boot_s, result)
+
+    async def _finished(self, job: BuildJobRef, builder: LeasedVm, boot_s: float, result: AgentEvent) -> str:
+        boot = Step("vm_boot", RunState.COMPLETED, builder.ordered_at, job.target.name, builder.ordered_at + boot_s)
+        steps = (boot, *steps_of(result, _STEPS, job.target.name, workflow.time()))
+        if result.outcome == "succeeded" and result.digest:
+            reference = f"{self._repository(job)}@{result.digest}"
+            self._note(job, f"built {result.digest[:19]}")
+            await self._record(job, RunState.COMPLETED, builder, reference, steps)
+            return result.digest
+        self._note(job, "failed")
+        await self._record(job, RunState.FAILED, builder, "", steps)
+        report = result.failure or FailureReport("build", f"the build of {job.target.name} was {result.outcome}")
+        raise BuildFailed(replace(report, subject=job.target.name))
+
+    async def _merged(self, group: list[tuple[BuildJobRef, str]]) -> BuiltImage:
+        job, digest = group[0]
+        if len(group) == 1:
+            return BuiltImage(job.target.service, job.target.name, f"{self._repository(job)}@{digest}")
+        order = MergeOrder(
+            job.target.service, job.target.name, self._repository(job), tuple(digest for _, digest in group)
+        )
+        try:
+            return await workflow.execute_activity_method(ImageActivities.merge, order, **REGISTRY)
+        except ActivityError as error:
+            report = FailureReport("merge", f"the images of {job.target.name} could not be merged: {error.cause}")
+            raise BuildFailed(report) from error
+
+    def _lease_order(self, job: BuildJobRef, attempt: int) -> VmLeaseInput:
+        order = self._order
+        vm_id = mint("vm", choice=workflow.random().choice)
+        build = BuildOrder(
+            repo=order.repo,
+            sha=order.sha,
+            target=replace(job.target, args={**job.target.args, **order.urls}),
+            arch=job.arch,
+            push_to=self._repository(job),
+            cache=f"{order.registry}/{order.project_id}/cache/{job.target.name}:{job.arch}",
+            timeout_s=order.build_timeout_s,
+        )
+        return VmLeaseInput(
+            vm_id=vm_id,
+            role=VmRole.BUILDER,
+            project_id=order.project_id,
+            environment_id=order.environment_id,
+            owner_workflow_id=workflow.info().workflow_id,
+            provider=order.provider,
+            expires_in_s=order.timings.builder_lease_s,
+            arch=job.arch,
+            run_id=order.run_id,
+            build_id=job.build_id,
+            job=job.target.name,
+            command=CommandOrder(
+                command_id=f"{order.run_id}/{job.build_id}/{attempt}",
+                vm_id=vm_id,
+                kind="build",
+                environment_id=order.environment_id,
+                run_id=order.run_id,
+                build=build,
+            ),
+        )
+
+    def _repository(self, job: BuildJobRef) -> str:
+        return f"{self._order.registry}/{self._order.project_id}/{self._order.environment_id}/{job.target.name}"
+
+    async def _record(
+        self,
+        job: BuildJobRef,
+        state: RunState,
+        builder: LeasedVm | None = None,
+        artifact: str = "",
+        steps: tuple[Step, ...] = (),
+    ) -> None:
+        record = Record(
+            environment_id=self._order.environment_id,
+            run_id=self._order.run_id,
+            build_id=job.build_id,
+            build_state=state,
+            build_vm_id=builder.order.vm_id if builder else "",
+            artifact=artifact,
+            steps=steps,
+        )
+        await workflow.execute_activity_method(RecordActivities.record, record, summary=job.target.name, **STORE)
+
+    def _note(self, job: BuildJobRef, progress: str) -> None:
+        self._progress[job.build_id] = progress
+        self._show()
+
+    def _show(self) -> None:
+        rows = [f"| {j.target.name} | {j.arch} | {self._progress[j.build_id]} |" for j in self._order.jobs]
+        head = f"commit `{self._order.sha}`\n\n| target | arch | |\n|---|---|---|\n"
+        workflow.set_current_details(head + "\n".join(rows))
