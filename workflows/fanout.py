@@ -8,6 +8,7 @@ real server). So: `fanout` to run many, `protected` around every clean-up, `star
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -23,8 +24,9 @@ def start(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:  # Any: a coroutine'
 
 async def protected(work: Coroutine[Any, Any, T]) -> T:  # Any: as above.
     """Run a clean-up to its end whatever is cancelled meanwhile; a cancel that came is raised afterwards."""
-    if not workflow.in_workflow():
-        # The run was evicted from a worker's cache and its coroutines are being collected: it lives on elsewhere.
+    if isinstance(sys.exc_info()[1], GeneratorExit) or not workflow.in_workflow():
+        # The run left this worker and its coroutines are being collected, perhaps in the middle of another workflow's
+        # task: a clean-up started now would become that one's command (seen). The run lives on elsewhere.
         work.close()
         raise GeneratorExit
     task = start(work)
