@@ -1,0 +1,46 @@
+"""`python -m agent` and `stagely-agent.pyz`: read the settings and run until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from agent.config import DEFAULT_PATH, Config, ConfigError, load
+from agent.main import Agent
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="stagely-agent", description="Obeys Stagely's core on this machine.")
+    parser.add_argument("--config", type=Path, default=DEFAULT_PATH, help=f"settings (default: {DEFAULT_PATH})")
+    arguments = parser.parse_args()
+    # journald adds the time.
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    logging.getLogger("websockets").setLevel(logging.WARNING)
+    try:
+        config = load(arguments.config)
+    except ConfigError as error:
+        print(f"stagely-agent: {error}", file=sys.stderr)
+        return 2
+    asyncio.run(_run(config))
+    return 0
+
+
+async def _run(config: Config) -> None:
+    """Until the agent ends by itself, or SIGTERM: then every program it started is ended first."""
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        await Agent(config).run()
+    except asyncio.CancelledError:
+        logging.getLogger("stagely.agent").info("agent stops")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

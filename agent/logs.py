@@ -1,0 +1,130 @@
+"""The preview's own logs: every service's containers, followed from their first line, also across our restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from pathlib import Path
+
+from agent.containers import Container, Containers
+from agent.engine import Engine, EngineError, log_entries
+from agent.files import read_text, write_private
+from agent.mask import Patterns
+from agent.outbox import Outbox
+from agent.streams import Batcher, LogStream
+from agent.times import unix_time
+
+_ENDED = ("created", "exited", "dead", "removing")
+
+log = logging.getLogger("stagely.agent.logs")
+
+
+class ServiceLogs:
+    """Follows what `containers` shows. How far each container's log was read is kept in `state_dir`."""
+
+    def __init__(
+        self,
+        state_dir: Path,
+        engine: Engine,
+        containers: Containers,
+        outbox: Outbox,
+        patterns: Patterns,
+        batcher: Batcher,
+    ) -> None:
+        self._positions = _Positions(state_dir / "service-logs.json")
+        self._engine = engine
+        self._containers = containers
+        self._outbox = outbox
+        self._patterns = patterns
+        self._batcher = batcher
+        self.command_id = ""
+        self._following: set[str] = set()
+        self._look = asyncio.Event()
+        containers.on_change.append(self._look.set)
+
+    def belong_to(self, command_id: str) -> None:
+        """Lines that come from now on are of this deployment."""
+        self.command_id = command_id
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._look.wait()
+                self._look.clear()
+                for container in self._containers.current:
+                    if self._is_due(container):
+                        self._following.add(container.id)
+                        group.create_task(self._follow(container))
+                self._positions.keep_only({container.id for container in self._containers.current})
+
+    def _is_due(self, container: Container) -> bool:
+        """A container that ended is read once, and again after each start."""
+        if container.id in self._following or container.status == "created":
+            return False
+        return container.status not in _ENDED or self._positions.of(container.id) == ""
+
+    async def _follow(self, container: Container) -> None:
+        stream = LogStream(self._patterns, lambda data: self._say(container, data), self._batcher.wake)
+        try:
+            await self._read(container, stream)
+        except EngineError as error:
+            log.info("log of service %s broke off: %s", container.service, error)
+        finally:
+            stream.close()
+            self._following.discard(container.id)
+            self._look.set()
+
+    async def _read(self, container: Container, stream: LogStream) -> None:
+        seen = self._positions.of(container.id)
+        query = {"stdout": "1", "stderr": "1", "timestamps": "1", "follow": "1", "since": _since(seen)}
+        source = self._engine.stream(f"/containers/{container.id}/logs", **query)
+        async for _, entry in log_entries(source, container.is_tty):
+            stamp, _, text = entry.partition(b" ")
+            position = stamp.decode("ascii", "replace")
+            if position <= seen:  # `since` includes its own moment, and Docker's stamps have one width.
+                continue
+            await self._outbox.wait_for_room()
+            self._positions.reached(container.id, position)
+            stream.feed(text)
+        self._positions.reached(container.id, self._positions.of(container.id) or "0")
+
+    def _say(self, container: Container, data: str) -> None:
+        self._outbox.log(self.command_id, f"service/{container.service}", data)
+        self._positions.save()
+
+
+class _Positions:
+    """The stamp of the last entry read, by container."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            loaded = json.loads(read_text(path) or "{}")
+        except ValueError:
+            loaded = {}  # Written half: the logs are read again from their beginning.
+        self._by_container = {str(key): str(value) for key, value in loaded.items()}
+
+    def of(self, container: str) -> str:
+        return self._by_container.get(container, "")
+
+    def reached(self, container: str, position: str) -> None:
+        self._by_container[container] = position
+
+    def keep_only(self, containers: set[str]) -> None:
+        self._by_container = {key: value for key, value in self._by_container.items() if key in containers}
+
+    def save(self) -> None:
+        try:
+            write_private(self._path, json.dumps(self._by_container))
+        except OSError as error:  # A full disk: after a restart some lines may come twice, which is all it costs.
+            log.warning("log positions are not kept: %s", error)
+
+
+def _since(position: str) -> str:
+    """A stamp as the Engine's `since`: Unix seconds with nine digits behind the point."""
+    seconds, _, fraction = position.rstrip("Z").partition(".")
+    if not fraction:
+        return "0"
+    whole = int(unix_time(seconds + "Z"))
+    return f"{whole}.{fraction}"

@@ -1,0 +1,199 @@
+"""Everything the agent has to say, numbered and kept on disk until the core has it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from agent import protocol
+from agent.files import read_text, write_private
+from agent.protocol import AgentState, Log, ProtocolError, Result, Service, Status
+from agent.spool import Spool
+
+CAP_BYTES = 64 * 1024 * 1024  # reference/security.md: more than any build says while the core restarts.
+RESULTS_KEPT = 200  # A command is never repeated after this many others.
+
+log = logging.getLogger("stagely.agent.outbox")
+
+
+class ResultStore(Mapping[str, Result]):
+    """The answers of earlier commands, one file each, so that a restarted agent does not execute them again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._results: dict[str, Result] = {}
+        for path in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns):
+            self._load(path)
+
+    def keep(self, result: Result) -> None:
+        self._results[result.command_id] = result
+        write_private(self._path(result.command_id), protocol.encode(result))
+        while len(self._results) > RESULTS_KEPT:
+            oldest = next(iter(self._results))
+            del self._results[oldest]
+            self._path(oldest).unlink(missing_ok=True)
+
+    def __getitem__(self, command_id: str) -> Result:
+        return self._results[command_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._results)
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def _path(self, command_id: str) -> Path:
+        return self._folder / f"{command_id.encode().hex()}.json"  # An id comes from outside: it must not be a path.
+
+    def _load(self, path: Path) -> None:
+        try:
+            result = protocol.decode_to_core(path.read_text())
+        except (ProtocolError, UnicodeDecodeError) as error:
+            log.warning("stored result is unreadable, forgetting it: %s", error)
+            path.unlink(missing_ok=True)
+            return
+        if isinstance(result, Result):
+            self._results[result.command_id] = result
+
+
+class Outbox:
+    """Log, Status and Result on their way. Logs are dropped beyond `cap_bytes`, and the stream says how many."""
+
+    def __init__(self, spool: Spool, results: ResultStore, cap_bytes: int = CAP_BYTES) -> None:
+        self.spool = spool
+        self.results = results
+        self._cap_bytes = cap_bytes
+        self._dropped: dict[tuple[str, str], int] = {}
+        self._grown = asyncio.Event()
+        self._shrunk = asyncio.Event()
+
+    def log(self, command_id: str, stream: str, data: str) -> None:
+        """Whole, masked lines of one stream."""
+        for piece in pieces(data):
+            if not self._say_dropped(command_id, stream) or not self._append_log(command_id, stream, piece):
+                self._dropped[command_id, stream] = self._dropped.get((command_id, stream), 0) + piece.count("\n")
+
+    def status(
+        self,
+        command_id: str,
+        state: AgentState,
+        step: str = "",
+        message: str = "",
+        services: tuple[Service, ...] = (),
+    ) -> None:
+        self._append(Status(self._next_seq, command_id, state, step, message, services))
+
+    def result(self, result: Result) -> int:
+        """Keep the answer, put it into the spool and return its seq."""
+        numbered = dataclasses.replace(result, seq=self._next_seq)
+        self.results.keep(numbered)
+        return self._append(numbered)
+
+    def forget(self, seq: int) -> None:
+        self.spool.forget(seq)
+        self._shrunk.set()
+
+    async def wait_beyond(self, seq: int) -> None:
+        """Return when there is a record above `seq`."""
+        while self.spool.last_seq <= seq:
+            self._grown.clear()
+            await self._grown.wait()
+
+    async def wait_for_room(self) -> None:
+        """Return when half of the cap is free: for those who can read their lines later as well."""
+        while self.spool.size_bytes > self._cap_bytes // 2:
+            self._shrunk.clear()
+            await self._shrunk.wait()
+
+    async def wait_until_acked(self, seq: int) -> None:
+        while self.spool.acked_seq < seq:
+            self._shrunk.clear()
+            await self._shrunk.wait()
+
+    @property
+    def _next_seq(self) -> int:
+        return self.spool.last_seq + 1
+
+    def _append(self, message: Status | Result) -> int:
+        seq = self.spool.append(protocol.encode(message))
+        self._grown.set()
+        return seq
+
+    def _append_log(self, command_id: str, stream: str, data: str) -> bool:
+        if self.spool.size_bytes >= self._cap_bytes:
+            return False
+        try:
+            self.spool.append(protocol.encode(Log(self._next_seq, command_id, stream, data)))
+        except OSError as error:
+            log.warning("log lines dropped, the spool cannot be written: %s", error)
+            return False
+        self._grown.set()
+        return True
+
+    def _say_dropped(self, command_id: str, stream: str) -> bool:
+        lines = self._dropped.get((command_id, stream), 0)
+        if not lines:
+            return True
+        marker = f"[stagely] {lines} lines were dropped here: the core was away and the spool was full.\n"
+        if not self._append_log(command_id, stream, marker):
+            return False
+        del self._dropped[command_id, stream]
+        return True
+
+
+def pieces(data: str) -> Iterator[str]:
+    """`data` cut between lines so that no Log gets larger than MAX_LOG_BYTES as JSON (but for one longer line)."""
+    lines: list[str] = []
+    size_bytes = 0
+    for line in _lines(data):
+        line_bytes = len(json.dumps(line, ensure_ascii=False).encode())
+        if lines and size_bytes + line_bytes > protocol.MAX_LOG_BYTES:
+            yield "".join(lines)
+            lines, size_bytes = [], 0
+        lines.append(line)
+        size_bytes += line_bytes
+    if lines:
+        yield "".join(lines)
+
+
+def _lines(data: str) -> list[str]:
+    """Split at newlines only: `splitlines` also splits at U+2028 and others, which are text here."""
+    parts = data.split("\n")
+    return [part + "\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
+
+
+def open_spool(state_dir: Path, run_dir: Path) -> tuple[str, Spool]:
+    """The boot id and its spool. After a reboot `run_dir` is empty: then both are new and take over what was unsaid.
+
+    The id is our own: a container's /proc shows the host's boot id.
+    """
+    folder = state_dir / "spool"
+    boot_id = (read_text(run_dir / "boot_id") or "").strip()
+    if not boot_id or not (folder / boot_id).is_dir():
+        boot_id = os.urandom(16).hex()
+    spool = Spool(folder / boot_id)
+    earlier_ones = (path for path in folder.iterdir() if path.name != boot_id)
+    for earlier in sorted(earlier_ones, key=lambda path: path.stat().st_mtime_ns):
+        _take_over(earlier, spool)
+    write_private(run_dir / "boot_id", boot_id)
+    return boot_id, spool
+
+
+def _take_over(earlier: Path, spool: Spool) -> None:
+    old = Spool(earlier)
+    seq = old.acked_seq
+    while records := old.read(seq, protocol.MAX_FRAME_BYTES):
+        seq = records[-1][0]
+        for _, frame in records:
+            message = protocol.decode_to_core(frame)
+            if isinstance(message, Log | Status | Result):
+                spool.append(protocol.encode(dataclasses.replace(message, seq=spool.last_seq + 1)))
+    old.close()
+    shutil.rmtree(earlier)

@@ -1,0 +1,138 @@
+"""The disk spool: what the agent has said and the core has not yet confirmed.
+
+A folder of append-only segments. A segment is named by the seq of its first record and holds one frame per line (JSON
+text has no raw newline), so that a record's seq is the segment's number plus its line. `kill -9` of the agent loses
+nothing that `append` returned for; half a line at the end of the last segment is cut off when the spool is opened.
+One process at a time.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SEGMENT_BYTES = 1024 * 1024  # What an Ack may leave on disk although it is confirmed.
+
+
+@dataclass(slots=True)
+class _Segment:
+    """`ends[i]` is the offset behind record `first_seq + i`."""
+
+    path: Path
+    first_seq: int
+    ends: list[int] = field(default_factory=list)
+
+    @property
+    def size_bytes(self) -> int:
+        return self.ends[-1] if self.ends else 0
+
+    @property
+    def last_seq(self) -> int:
+        return self.first_seq + len(self.ends) - 1
+
+
+class Spool:
+    """Records numbered from 1 without gaps. `acked_seq` is the highest one that `forget` was told."""
+
+    def __init__(self, folder: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder = folder
+        self._segment_bytes = segment_bytes
+        self._segments = _load_segments(folder)
+        self._out = self._open_last()
+        self._acked_file = os.open(folder / "acked", os.O_RDWR | os.O_CREAT, 0o600)
+        self.acked_seq = min(int(os.pread(self._acked_file, 20, 0) or b"0"), self.last_seq)
+
+    @property
+    def last_seq(self) -> int:
+        return self._segments[-1].last_seq
+
+    @property
+    def size_bytes(self) -> int:
+        """On disk, confirmed records of a segment in use included."""
+        return sum(segment.size_bytes for segment in self._segments)
+
+    def append(self, frame: str) -> int:
+        """Keep one more frame and return its seq. Raises OSError when the disk is full; then nothing was kept."""
+        segment = self._segments[-1]
+        if segment.size_bytes >= self._segment_bytes:
+            segment = self._begin_segment()
+        line = frame.encode() + b"\n"
+        try:
+            _write_all(self._out, line)
+        except OSError:
+            os.ftruncate(self._out, segment.size_bytes)
+            raise
+        segment.ends.append(segment.size_bytes + len(line))
+        return segment.last_seq
+
+    def read(self, after_seq: int, limit_bytes: int) -> list[tuple[int, str]]:
+        """Records with a seq above `after_seq`, in order: at least one if there is one, at most `limit_bytes` or so."""
+        for segment in self._segments:
+            if segment.last_seq > after_seq:
+                return _read_segment(segment, max(after_seq + 1, segment.first_seq), limit_bytes)
+        return []
+
+    def forget(self, seq: int) -> None:
+        """Records up to `seq` are stored by the core."""
+        seq = min(seq, self.last_seq)
+        if seq <= self.acked_seq:
+            return
+        self.acked_seq = seq
+        os.pwrite(self._acked_file, b"%020d" % seq, 0)
+        while len(self._segments) > 1 and self._segments[0].last_seq <= seq:
+            self._segments.pop(0).path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        os.close(self._out)
+        os.close(self._acked_file)
+
+    def _open_last(self) -> int:
+        return os.open(self._segments[-1].path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def _begin_segment(self) -> _Segment:
+        os.close(self._out)
+        first_seq = self.last_seq + 1
+        self._segments.append(_Segment(self._folder / _name(first_seq), first_seq))
+        self._out = self._open_last()
+        return self._segments[-1]
+
+
+def _name(first_seq: int) -> str:
+    return f"{first_seq:020d}.frames"
+
+
+def _load_segments(folder: Path) -> list[_Segment]:
+    segments = [_load_segment(path) for path in sorted(folder.glob("*.frames"))]
+    return segments or [_Segment(folder / _name(1), 1)]
+
+
+def _load_segment(path: Path) -> _Segment:
+    written = path.read_bytes()
+    ends: list[int] = []
+    at = written.find(b"\n") + 1
+    while at:
+        ends.append(at)
+        at = written.find(b"\n", at) + 1
+    if len(written) > (ends[-1] if ends else 0):
+        os.truncate(path, ends[-1] if ends else 0)
+    return _Segment(path, int(path.stem), ends)
+
+
+def _read_segment(segment: _Segment, first: int, limit_bytes: int) -> list[tuple[int, str]]:
+    index = first - segment.first_seq
+    begin = segment.ends[index - 1] if index else 0
+    count = 1
+    while index + count < len(segment.ends) and segment.ends[index + count] - begin <= limit_bytes:
+        count += 1
+    with segment.path.open("rb") as file:
+        file.seek(begin)
+        lines = file.read(segment.ends[index + count - 1] - begin).decode().split("\n")[:-1]
+    return [(first + i, line) for i, line in enumerate(lines)]
+
+
+def _write_all(descriptor: int, line: bytes) -> None:
+    rest = memoryview(line)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]

@@ -1,0 +1,306 @@
+"""A whole agent against a real WebSocket server: enrolment, resending, executing once, ending."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+
+from agent import protocol
+from agent.config import Config
+from agent.connection import Backoff
+from agent.main import Agent
+from agent.protocol import (
+    Ack,
+    Build,
+    Heartbeat,
+    Hello,
+    Log,
+    Outcome,
+    Prepare,
+    Refused,
+    Result,
+    Shutdown,
+    Status,
+    Stop,
+    ToAgent,
+    ToCore,
+    Welcome,
+)
+
+LIMIT_S = 30.0
+BUILD = Build(
+    command_id="c1",
+    repo="http://127.0.0.1:1/none.git",
+    sha="0" * 40,
+    target="api",
+    arch="amd64",
+    context=".",
+    dockerfile="Dockerfile",
+    push_to="r/p/e/api",
+    cache="",
+    timeout_s=60.0,
+)
+
+
+@dataclass(slots=True)
+class Core:
+    """The other end. `answer` makes what is sent back for a Hello; everything received is kept."""
+
+    answer: Callable[[Hello], ToAgent]
+    acks: bool = True
+    hellos: list[Hello] = field(default_factory=list)
+    received: list[ToCore] = field(default_factory=list)
+    heartbeats: int = 0
+    socket: ServerConnection | None = None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def talk(self, socket: ServerConnection) -> None:
+        try:
+            hello = protocol.decode_to_core(await _text(socket))
+            assert isinstance(hello, Hello)
+            self.hellos.append(hello)
+            self.socket = socket
+            await socket.send(protocol.encode(self.answer(hello)))
+            self.changed.set()
+            while True:
+                await self._take(protocol.decode_to_core(await _text(socket)), socket)
+        except ConnectionClosed:
+            return
+
+    async def _take(self, message: ToCore, socket: ServerConnection) -> None:
+        if isinstance(message, Heartbeat):
+            self.heartbeats += 1
+        else:
+            self.received.append(message)
+            if self.acks and isinstance(message, Log | Status | Result):
+                await socket.send(protocol.encode(Ack(message.seq)))
+        self.changed.set()
+
+    async def send(self, message: ToAgent) -> None:
+        assert self.socket is not None
+        await self.socket.send(protocol.encode(message))
+
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        while not is_so():
+            self.changed.clear()
+            await self.changed.wait()
+
+    def results(self) -> list[Result]:
+        return [message for message in self.received if isinstance(message, Result)]
+
+    @property
+    def acked_seq(self) -> int:
+        return max((m.seq for m in self.received if isinstance(m, Log | Status | Result)), default=0)
+
+
+def welcoming(acked_seq: int = 0) -> Core:
+    return Core(lambda _: Welcome(30.0, acked_seq))
+
+
+async def _text(socket: ServerConnection) -> str:
+    text = await socket.recv()
+    assert isinstance(text, str)
+    return text
+
+
+@asynccontextmanager
+async def listening(core: Core) -> AsyncIterator[Server]:
+    async with serve(core.talk, "127.0.0.1", 0, compression=None) as server:
+        yield server
+
+
+@dataclass(slots=True)
+class Machine:
+    """Where an agent runs, and what would have turned the machine off."""
+
+    folder: Path
+    powered_off: list[str] = field(default_factory=list)
+
+    async def power_off(self, reason: str) -> None:
+        self.powered_off.append(reason)
+
+    def agent(self, server: Server, silence_limit_s: float = 900.0) -> Agent:
+        port = server.sockets[0].getsockname()[1]
+        config = Config(
+            "a1",
+            f"ws://127.0.0.1:{port}/v1/agent/connect",
+            "t1",
+            state_dir=self.folder / "state",
+            work_dir=self.folder / "work",
+            run_dir=self.folder / "run",
+            docker_socket=self.folder / "docker.sock",
+            silence_limit_s=silence_limit_s,
+            reconnect_first_wait_s=0.05,
+        )
+        return Agent(config, self.power_off, first_port=0)
+
+
+@asynccontextmanager
+async def running(agent: Agent) -> AsyncIterator[asyncio.Task[None]]:
+    async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as group:
+        task = group.create_task(agent.run())
+        yield task
+        task.cancel()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+async def test_the_first_hello_brings_the_token_and_the_next_ones_the_proof_only(machine: Machine) -> None:
+    core = welcoming()
+    async with listening(core) as server:
+        async with running(machine.agent(server)):
+            await core.until(lambda: core.heartbeats > 0)
+        async with running(machine.agent(server)):
+            await core.until(lambda: len(core.hellos) == 2)
+
+    first, second = core.hellos
+    assert (first.agent_id, first.token, len(first.proof)) == ("a1", "t1", 64)
+    assert (second.token, second.proof, second.boot_id) == ("", first.proof, first.boot_id)
+    assert (machine.folder / "state" / "proof").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_failed_command_is_answered_with_its_reason(machine: Machine) -> None:
+    core = welcoming()
+    async with listening(core) as server, running(machine.agent(server)):
+        await core.until(lambda: bool(core.hellos))
+        await core.send(BUILD)
+        await core.until(lambda: bool(core.results()))
+
+    (result,) = core.results()
+    assert (result.command_id, result.outcome) == ("c1", Outcome.FAILED)
+    assert result.failure is not None
+    assert result.failure.step == "clone"
+    assert "http://127.0.0.1:1/none.git could not be fetched at commit 000000000000" in result.failure.message
+
+
+async def test_a_command_that_comes_again_is_answered_with_the_stored_result(machine: Machine) -> None:
+    core = welcoming()
+    async with listening(core) as server, running(machine.agent(server)):
+        await core.until(lambda: bool(core.hellos))
+        await core.send(BUILD)
+        await core.until(lambda: len(core.results()) == 1)
+        await core.send(BUILD)
+        await core.until(lambda: len(core.results()) == 2)
+
+    first, second = core.results()
+    assert (second.outcome, second.failure) == (first.outcome, first.failure)
+    assert second.seq > first.seq
+    assert [m.step for m in core.received if isinstance(m, Status)] == ["clone"]
+
+
+async def test_what_was_not_acknowledged_is_sent_again_by_the_next_process(machine: Machine) -> None:
+    deaf = Core(lambda _: Welcome(30.0, 0), acks=False)
+    async with listening(deaf) as server, running(machine.agent(server)):
+        await deaf.until(lambda: bool(deaf.hellos))
+        await deaf.send(BUILD)
+        await deaf.until(lambda: bool(deaf.results()))
+
+    core = welcoming(acked_seq=1)
+    async with listening(core) as server, running(machine.agent(server)):
+        await core.until(lambda: bool(core.results()))
+
+    assert core.received == deaf.received[1:]
+
+
+async def test_a_dropped_socket_is_dialled_again_and_goes_on_where_the_core_is(machine: Machine) -> None:
+    core = Core(lambda _: Welcome(30.0, 0))
+    core.answer = lambda _: Welcome(30.0, core.acked_seq)
+    async with listening(core) as server, running(machine.agent(server)):
+        await core.until(lambda: bool(core.hellos))
+        await core.send(Prepare("p1", ()))
+        await core.until(lambda: len(core.results()) == 1)
+        assert core.socket is not None
+        core.socket.transport.abort()
+        await core.until(lambda: len(core.hellos) == 2)
+        await core.send(Prepare("p2", ()))
+        await core.until(lambda: len(core.results()) == 2)
+
+    seqs = [m.seq for m in core.received if isinstance(m, Log | Status | Result)]
+    assert seqs == list(range(1, len(seqs) + 1))
+
+
+async def test_stop_is_answered_also_when_there_is_nothing_to_stop(machine: Machine) -> None:
+    core = welcoming()
+    async with listening(core) as server, running(machine.agent(server)):
+        await core.until(lambda: bool(core.hellos))
+        await core.send(Stop("s1", "unknown"))
+        await core.until(lambda: bool(core.results()))
+
+    assert [(r.command_id, r.outcome) for r in core.results()] == [("s1", Outcome.SUCCEEDED)]
+
+
+async def test_shutdown_is_answered_and_then_the_machine_is_off(machine: Machine) -> None:
+    core = welcoming()
+    async with listening(core) as server, running(machine.agent(server)) as task:
+        await core.until(lambda: bool(core.hellos))
+        await core.send(Shutdown("s1", "nobody owns this machine"))
+        await task
+
+    assert [r.command_id for r in core.results()] == ["s1"]
+    assert machine.powered_off == ["nobody owns this machine"]
+
+
+async def test_a_final_refusal_turns_the_machine_off(machine: Machine) -> None:
+    core = Core(lambda _: Refused("revoked", "the environment is gone", final=True))
+    async with listening(core) as server, running(machine.agent(server)) as task:
+        await task
+
+    assert machine.powered_off == ["the core refused this agent: the environment is gone (revoked)"]
+    assert len(core.hellos) == 1
+
+
+async def test_another_refusal_is_tried_again(machine: Machine) -> None:
+    core = Core(lambda _: Refused("busy", "come back later"))
+    async with listening(core) as server, running(machine.agent(server)):
+        await core.until(lambda: len(core.hellos) == 1)
+        core.answer = lambda _: Welcome(30.0, 0)
+        await core.until(lambda: core.heartbeats > 0)
+
+    assert machine.powered_off == []
+    assert [hello.token for hello in core.hellos] == ["t1", "t1"]
+
+
+async def test_a_core_that_stays_silent_turns_the_machine_off(machine: Machine) -> None:
+    async with listening(welcoming()) as server:
+        agent = machine.agent(server, silence_limit_s=0.2)
+        server.close()
+        await server.wait_closed()
+        async with running(agent) as task:
+            await task
+
+    assert machine.powered_off == ["the core has been silent for 0 s"]
+
+
+async def test_a_frame_of_a_later_version_is_left_aside(machine: Machine) -> None:
+    core = welcoming()
+    async with listening(core) as server, running(machine.agent(server)):
+        await core.until(lambda: bool(core.hellos))
+        assert core.socket is not None
+        await core.socket.send('{"type":"FUTURE","x":1}')
+        await core.send(Prepare("p1", ()))
+        await core.until(lambda: bool(core.results()))
+
+    assert len(core.hellos) == 1
+
+
+def test_waits_after_a_loss_spread_over_the_first_wait_and_double_with_failures() -> None:
+    backoff = Backoff(10.0, uniform=lambda _, high: high)
+
+    waits = [
+        backoff.after_failure(was_refused=False, now=0.0),
+        backoff.after_loss(now=100.0),
+        backoff.after_failure(was_refused=True, now=105.0),
+        backoff.after_failure(was_refused=False, now=106.0),
+        backoff.after_failure(was_refused=True, now=111.0),
+        backoff.after_failure(was_refused=True, now=112.0),
+    ]
+
+    assert waits == [2.0, 10.0, 10.0, 20.0, 40.0, 60.0]

@@ -1,0 +1,103 @@
+"""What the agent has to say: results that survive, logs that say when they were dropped, a spool across reboots."""
+
+from pathlib import Path
+
+from agent.outbox import Outbox, ResultStore, open_spool, pieces
+from agent.protocol import MAX_FRAME_BYTES, Log, Outcome, Result, decode_to_core, encode
+from agent.spool import Spool
+
+
+def new(folder: Path, cap_bytes: int = 1024 * 1024, segment_bytes: int = 64) -> Outbox:
+    return Outbox(Spool(folder / "spool", segment_bytes), ResultStore(folder / "results"), cap_bytes)
+
+
+def said(outbox: Outbox) -> list[object]:
+    found: list[object] = []
+    seq = outbox.spool.acked_seq
+    while records := outbox.spool.read(seq, MAX_FRAME_BYTES):
+        found += [decode_to_core(frame) for _, frame in records]
+        seq = records[-1][0]
+    return found
+
+
+def test_a_result_is_known_to_the_next_process(tmp_path: Path) -> None:
+    outbox = new(tmp_path)
+
+    seq = outbox.result(Result(0, "../c1", Outcome.SUCCEEDED, "sha256:1", phases={"build": 1.5}))
+
+    assert seq == 1
+    assert ResultStore(tmp_path / "results")["../c1"] == Result(
+        1, "../c1", Outcome.SUCCEEDED, "sha256:1", phases={"build": 1.5}
+    )
+
+
+def test_beyond_the_cap_logs_are_dropped_and_the_stream_says_so(tmp_path: Path) -> None:
+    outbox = new(tmp_path, cap_bytes=600)
+    outbox.log("c1", "build/api", "kept" * 80 + "\n")
+    outbox.log("c1", "build/api", "kept" * 80 + "\n")
+    outbox.log("c1", "build/api", "lost\nlost\n")
+    outbox.log("c1", "build/api", "lost\n")
+    outbox.result(Result(0, "c1", Outcome.SUCCEEDED))
+
+    outbox.forget(3)
+    outbox.log("c1", "build/api", "back\n")
+
+    assert said(outbox) == [
+        Log(4, "c1", "build/api", "[stagely] 3 lines were dropped here: the core was away and the spool was full.\n"),
+        Log(5, "c1", "build/api", "back\n"),
+    ]
+
+
+def test_a_result_is_kept_although_the_spool_is_full(tmp_path: Path) -> None:
+    outbox = new(tmp_path, cap_bytes=1)
+    outbox.log("c1", "build/api", "one\n")
+
+    outbox.result(Result(0, "c1", Outcome.FAILED))
+
+    assert [type(message).__name__ for message in said(outbox)] == ["Log", "Result"]
+
+
+def test_a_big_log_is_cut_between_lines_into_frames_that_fit() -> None:
+    line = "\x1b" * 1000 + "\n"
+
+    parts = list(pieces(line * 300))
+
+    assert "".join(parts) == line * 300
+    assert all(part.endswith("\n") for part in parts)
+    assert max(len(encode(Log(1, "c", "s", part)).encode()) for part in parts) < MAX_FRAME_BYTES
+
+
+def test_after_a_restart_the_boot_goes_on_with_its_spool(tmp_path: Path) -> None:
+    first_boot, first = open_spool(tmp_path / "state", tmp_path / "run")
+    first.append("x")
+    first.close()
+
+    second_boot, second = open_spool(tmp_path / "state", tmp_path / "run")
+
+    assert second_boot == first_boot
+    assert second.last_seq == 1
+
+
+def test_after_a_reboot_a_new_boot_takes_over_what_was_not_acknowledged(tmp_path: Path) -> None:
+    first_boot, first = open_spool(tmp_path / "state", tmp_path / "before")
+    first.append(encode(Log(1, "c1", "deploy", "stored\n")))
+    first.append(encode(Log(2, "c1", "deploy", "not stored\n")))
+    first.append(encode(Result(3, "c1", Outcome.SUCCEEDED)))
+    first.forget(1)
+    first.close()
+
+    second_boot, second = open_spool(tmp_path / "state", tmp_path / "after")
+
+    assert second_boot != first_boot
+    assert [decode_to_core(frame) for _, frame in second.read(0, MAX_FRAME_BYTES)] == [
+        Log(1, "c1", "deploy", "not stored\n"),
+        Result(2, "c1", Outcome.SUCCEEDED),
+    ]
+    assert [path.name for path in (tmp_path / "state" / "spool").iterdir()] == [second_boot]
+
+
+def test_a_stored_result_that_is_no_message_is_forgotten(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "00.json").write_text("{half")
+
+    assert len(ResultStore(tmp_path / "results")) == 0
