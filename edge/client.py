@@ -1,0 +1,399 @@
+"""One connection from a visitor: reads requests, finds where each leads, and carries bodies both ways."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from typing import TYPE_CHECKING, cast
+
+from edge import pages
+from edge.body import NO_BODY, RequestBody
+from edge.chunks import BadChunk
+from edge.head import HEAD_MAX, HeadRefused, Request, check_start, read_request, wants_json
+from edge.headers import client_fields, request_bytes
+from edge.table import Entry
+
+if TYPE_CHECKING:
+    from edge.proxy import Edge
+    from edge.upstream import Upstream
+
+_IDEMPOTENT = (b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE")  # RFC 9110 section 9.2.2, without TRACE.
+
+
+class Phase(enum.Enum):
+    """What this connection does now."""
+
+    HEAD = enum.auto()  # Waits for a request, or for the rest of its head.
+    ROUTE = enum.auto()  # Waits for Redis.
+    DIAL = enum.auto()  # Waits for a new connection to the VM.
+    EXCHANGE = enum.auto()  # Request and answer pass.
+    TUNNEL = enum.auto()  # A WebSocket: bytes pass.
+    LINGER = enum.auto()  # The last answer is sent; what still comes is thrown away.
+    CLOSED = enum.auto()
+
+
+class Client(asyncio.Protocol):
+    """Serves one request at a time, in order; what is sent ahead waits in `_buffer`."""
+
+    __slots__ = (
+        "_address", "_begun_at", "_body", "_buffer", "_edge", "_entry", "_fields", "_half_closed", "_keep_alive",
+        "_outgoing", "_parsing", "_phase", "_request", "_retried", "_status", "_transport", "_upstream", "_vm_ended",
+        "deadline", "write_blocked",
+    )  # fmt: skip
+    _transport: asyncio.Transport
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self._phase = Phase.HEAD
+        self._buffer = b""
+        self._request: Request | None = None
+        self._entry: Entry | None = None
+        self._upstream: Upstream | None = None
+        self._body = NO_BODY
+        self._outgoing = b""
+        self._begun_at = 0.0
+        self._status = 0  # Of the answer that has begun; 0 before.
+        self._keep_alive = True
+        self._retried = False
+        self._parsing = False
+        self._half_closed = False
+        self._vm_ended = False
+        self.write_blocked = False
+        self.deadline = edge.clock() + edge.limits.head_s
+
+    # What the transport says.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # The event loop calls this with the transport of a stream socket; the base class only knows BaseTransport.
+        self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self._address = str(peer[0]).partition("%")[0] if peer else "127.0.0.1"
+        self._fields = client_fields(self._address)
+        self._edge.clients.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._phase = Phase.CLOSED
+        self._edge.forget(self)
+        if self._upstream is not None:
+            self._upstream.abandon()
+            self._upstream = None
+
+    def data_received(self, data: bytes) -> None:
+        phase = self._phase
+        if phase is Phase.HEAD:
+            self._buffer = self._buffer + data if self._buffer else data
+            self._read_heads()
+        elif phase is Phase.TUNNEL and self._upstream is not None:
+            self.deadline = self._edge.clock() + self._edge.limits.tunnel_s
+            self._upstream.write(data)
+        elif phase is Phase.EXCHANGE and not self._body.done:
+            self._read_body(data)
+        elif phase not in (Phase.LINGER, Phase.CLOSED):
+            self._buffer += data
+            if len(self._buffer) > self._edge.limits.hold_bytes:
+                self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """A client may end its side and still wait for the answer (`nc`, HTTP/1.0 scripts)."""
+        self._half_closed = True
+        if self._phase is Phase.TUNNEL and self._upstream is not None:
+            self._upstream.end_writing()
+            return not self._vm_ended
+        return self._phase in (Phase.ROUTE, Phase.DIAL, Phase.EXCHANGE) and self._body.done
+
+    def pause_writing(self) -> None:
+        self.write_blocked = True
+        self.deadline = self._edge.clock() + self._edge.limits.stall_s
+        if self._upstream is not None:
+            self._upstream.hold()
+
+    def resume_writing(self) -> None:
+        self.write_blocked = False
+        limits = self._edge.limits
+        limit_s = limits.tunnel_s if self._phase is Phase.TUNNEL else limits.stream_s
+        self.deadline = self._edge.clock() + (limit_s if self._upstream is not None else limits.idle_s)
+        if self._upstream is not None:
+            self._upstream.go_on()
+
+    # What the edge says.
+
+    def expired(self) -> None:
+        """The deadline of this phase has passed."""
+        phase = self._phase
+        if phase is Phase.HEAD and self._buffer:
+            self._refuse(HeadRefused(408, "the head of the request took too long"))
+        elif self.write_blocked or self._transport.is_closing():
+            self._transport.abort()
+        elif phase is Phase.ROUTE:
+            self._keep_alive = False  # The table's answer may still come, and must not meet another request.
+            self._answer(pages.away())
+        elif phase in (Phase.DIAL, Phase.EXCHANGE):
+            self._keep_alive = False
+            self.fail(504, "the preview did not answer in time")
+        else:
+            self._transport.close()
+
+    def drain(self) -> None:
+        """Take no further request; close now when none is under way."""
+        self._keep_alive = False
+        if self._phase is Phase.HEAD and not self._buffer:
+            self._transport.close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def routed(self, entry: Entry | None) -> None:
+        """The table's answer; None: nobody can say where the host leads."""
+        if self._phase is not Phase.ROUTE:
+            return  # The client left, or was told that it takes too long.
+        request = self._request
+        assert request is not None
+        now = self._edge.clock()
+        if entry is None:
+            self._answer(pages.away())
+        elif not entry.bucket.take(now):
+            self._answer(pages.over_limit())
+        elif entry.pool is None:
+            self._entry = entry
+            self._answer(pages.for_route(entry.route))
+        else:
+            self._entry = entry
+            self._outgoing = request_bytes(request, entry.fields, self._fields)
+            upstream = entry.pool.take()
+            if upstream is not None:
+                self._send(upstream)
+            else:
+                self._dial(entry)
+
+    def connected(self, upstream: Upstream) -> None:
+        """The connection that was dialled for this client; kept for another when it is no longer waited for."""
+        if self._phase is Phase.DIAL and self._entry is not None and self._entry.pool is upstream.pool:
+            self._send(upstream)
+        else:
+            upstream.pool.put(upstream)
+
+    def unreachable(self, reason: str) -> None:
+        """The dialler gave up."""
+        if self._phase is Phase.DIAL:
+            self.fail(502, reason)
+
+    # What the upstream says.
+
+    def has_sent_all(self) -> bool:
+        return self._body.done
+
+    def stays_open(self) -> bool:
+        """Whether another request may follow on this connection; told to the client with the answer's head."""
+        if not self._body.done or self._half_closed or self._edge.is_draining:
+            self._keep_alive = False
+        if self._request is not None and self._request.websocket:
+            self._keep_alive = False  # A refused upgrade: what was sent ahead may be frames and is no request.
+        return self._keep_alive
+
+    def answered(self, status: int) -> None:
+        """The answer has begun; its status can no longer be changed."""
+        self._status = status
+
+    def relay(self, data: bytes) -> None:
+        limits = self._edge.limits
+        if not self.write_blocked:
+            limit_s = limits.tunnel_s if self._phase is Phase.TUNNEL else limits.stream_s
+            self.deadline = self._edge.clock() + limit_s
+        self._transport.write(data)
+
+    def tunnel_closed(self) -> None:
+        """The VM closed the tunnel."""
+        self._upstream = None
+        self._log_access()
+        self._close()
+
+    def open_tunnel(self, data: bytes) -> None:
+        """The upgrade was accepted: pass bytes from here on, those sent ahead first."""
+        self._phase = Phase.TUNNEL
+        self._status = 101
+        self.relay(data)
+        ahead, self._buffer = self._buffer, b""
+        if ahead and self._upstream is not None:
+            self._upstream.write(ahead)
+        self.go_on()
+
+    def end_writing(self) -> bool:
+        """The VM's side of a tunnel ended. Whether the other direction may still pass bytes."""
+        self._vm_ended = True
+        if not self._transport.is_closing():
+            self._transport.write_eof()
+        return not self._half_closed
+
+    def hold(self) -> None:
+        """The VM takes no more for now."""
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def go_on(self) -> None:
+        upstream = self._upstream
+        if self._half_closed or self._transport.is_closing() or (upstream is not None and upstream.write_blocked):
+            return
+        if len(self._buffer) <= self._edge.limits.hold_bytes:
+            self._transport.resume_reading()
+
+    def finish(self) -> None:
+        """The answer has been written completely."""
+        self._upstream = None
+        self._log_access()
+        if not self.stays_open():
+            self._close()
+            return
+        self._phase = Phase.HEAD
+        self._request = self._entry = None
+        self._status = 0
+        self.deadline = self._edge.clock() + self._edge.limits.idle_s
+        if self._buffer:
+            self._read_heads()
+        self.go_on()
+
+    def lost_unanswered(self, *, was_reused: bool) -> None:
+        """The connection to the VM died without a byte. Try once more when that cannot do anything twice."""
+        request, entry = self._request, self._entry
+        assert request is not None
+        self._upstream = None
+        safe = was_reused and not self._retried and request.length == 0 and request.method in _IDEMPOTENT
+        if safe and entry is not None:
+            self._retried = True
+            self._dial(entry)
+        else:
+            self.fail(502, "the preview closed the connection without an answer")
+
+    def fail(self, status: int, reason: str) -> None:
+        """End the exchange: with a page when the answer has not begun, else by cutting it off visibly."""
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.abandon()
+        if self._phase is Phase.CLOSED:
+            return
+        self._edge.failed(self._entry.route if self._entry else None, status, reason)
+        if self._status or self._phase is Phase.TUNNEL:
+            self._phase = Phase.CLOSED
+            self._transport.close()
+        else:
+            self._answer(pages.refused(400, reason) if status == 400 else pages.unreachable(status, reason))
+
+    # Requests.
+
+    def _read_heads(self) -> None:
+        """Serve what is buffered. One loop, not recursion: a client may send a thousand requests in one packet."""
+        if self._parsing:
+            return
+        self._parsing = True
+        try:
+            while self._phase is Phase.HEAD and self._buffer and self._read_head():
+                pass
+        finally:
+            self._parsing = False
+
+    def _read_head(self) -> bool:
+        """Take one request from the buffer. False when its head is not complete, or refused."""
+        data = self._buffer
+        end = data.find(b"\r\n\r\n", 0, HEAD_MAX + 4)
+        try:
+            if end < 0:
+                check_start(data)
+                # The time of a head begins with its first byte and is not prolonged by the next.
+                self.deadline = min(self.deadline, self._edge.clock() + self._edge.limits.head_s)
+                return False
+            request = read_request(data[: end + 2])
+        except HeadRefused as refused:
+            self._refuse(refused)
+            return False
+        self._buffer = data[end + 4 :]
+        self._begin(request)
+        return True
+
+    def _begin(self, request: Request) -> None:
+        edge = self._edge
+        self._request = request
+        self._retried = False
+        self._keep_alive = not request.closes and not edge.is_draining
+        self._body = RequestBody(request.length) if request.length else NO_BODY
+        self._begun_at = edge.clock()
+        self._phase = Phase.ROUTE
+        label = edge.label_of(request.host)
+        if label is None:
+            self._answer(pages.for_route(None))
+            return
+        entry = edge.table.verified(label)
+        if entry is not None:
+            self.routed(entry)
+        else:
+            self.deadline = self._begun_at + edge.limits.route_s
+            edge.table.resolve(label, self.routed)
+
+    def _dial(self, entry: Entry) -> None:
+        assert entry.pool is not None
+        if entry.pool.is_full():
+            self.fail(503, "the preview has too many open connections")
+            return
+        self._phase = Phase.DIAL
+        self.deadline = self._edge.clock() + 2 * self._edge.limits.connect_s  # The dialler's own limit comes first.
+        self._edge.dial(entry.pool, self)
+
+    def _send(self, upstream: Upstream) -> None:
+        request = self._request
+        assert request is not None
+        self._phase = Phase.EXCHANGE
+        self._upstream = upstream
+        self.deadline = self._edge.clock() + self._edge.limits.response_s
+        upstream.begin(self, request, self._outgoing)
+        if not self._body.done:
+            ahead, self._buffer = self._buffer, b""
+            if ahead:
+                self._read_body(ahead)
+            self.go_on()
+
+    def _read_body(self, data: bytes) -> None:
+        upstream = self._upstream
+        assert upstream is not None
+        self.deadline = self._edge.clock() + self._edge.limits.response_s
+        try:
+            piece = self._body.carry(data)
+        except BadChunk as bad:
+            self.fail(400, str(bad))
+            return
+        self._buffer = self._body.rest
+        upstream.write(piece)
+
+    # Answers of our own.
+
+    def _refuse(self, refused: HeadRefused) -> None:
+        self._request = None
+        self._keep_alive = False
+        self._edge.refused(self._address, refused)
+        self._answer(pages.refused(refused.status, refused.reason))
+
+    def _answer(self, page: pages.Page) -> None:
+        request = self._request
+        self._status = page.status
+        as_json = request is not None and wants_json(request.fields)
+        headless = request is not None and request.method == b"HEAD"
+        closes = request is None or not self.stays_open()
+        self._keep_alive = not closes
+        self._transport.write(pages.answer_bytes(page, as_json=as_json, without_body=headless, closes=closes))
+        self.finish()
+
+    def _close(self) -> None:
+        """Close after the last answer; first read on for a moment when the client is still sending."""
+        if self._transport.is_closing():
+            return
+        all_read = self._body.done and not self._buffer and self._request is not None
+        if self._half_closed or all_read or self._vm_ended:
+            self._phase = Phase.CLOSED
+            self._transport.close()
+            return
+        self._phase = Phase.LINGER
+        self._buffer = b""
+        self.deadline = self._edge.clock() + self._edge.limits.linger_s
+        self._transport.write_eof()
+        self._transport.resume_reading()
+
+    def _log_access(self) -> None:
+        if self._edge.access_log and self._request is not None:
+            self._edge.served(self._request, self._entry, self._status, self._begun_at)

@@ -1,0 +1,71 @@
+"""Open connections to one ingress of one VM: kept for the next request, newest first, and bounded in number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from edge.config import Limits
+from edge.routes import Route
+
+if TYPE_CHECKING:
+    from edge.upstream import Upstream
+
+
+class Pool:
+    """The connections to where one route leads. They are never shared with another environment or address."""
+
+    __slots__ = ("_clock", "_idle", "_limits", "is_closed", "open_count", "route")
+
+    def __init__(self, route: Route, limits: Limits, clock: Callable[[], float]) -> None:
+        self.route = route
+        self.open_count = 0
+        self.is_closed = False
+        self._limits = limits
+        self._clock = clock
+        self._idle: list[Upstream] = []
+
+    def leads_to(self, route: Route) -> bool:
+        """Whether that route may use these connections."""
+        mine = self.route
+        return (mine.ip, mine.port, mine.tls, mine.environment) == (route.ip, route.port, route.tls, route.environment)
+
+    def is_full(self) -> bool:
+        return self.open_count >= self._limits.pool_open_max
+
+    def take(self) -> Upstream | None:
+        """The connection used last; None when none is idle."""
+        idle = self._idle
+        oldest = self._clock() - self._limits.pool_idle_s
+        while idle:
+            upstream = idle.pop()
+            if upstream.idle_since > oldest and not upstream.is_closing():
+                return upstream
+            upstream.close()
+        return None
+
+    def put(self, upstream: Upstream) -> None:
+        """Keep a connection whose last exchange is complete on both sides; or close it."""
+        if self.is_closed or len(self._idle) >= self._limits.pool_idle_max or upstream.is_closing():
+            upstream.close()
+            return
+        upstream.idle_since = self._clock()
+        self._idle.append(upstream)
+
+    def forget(self, upstream: Upstream) -> None:
+        """That connection closed."""
+        self.open_count -= 1
+        if upstream in self._idle:
+            self._idle.remove(upstream)
+
+    def close_idle(self) -> None:
+        """Close what nobody used for a while; the oldest stand first."""
+        oldest = self._clock() - self._limits.pool_idle_s
+        while self._idle and self._idle[0].idle_since <= oldest:
+            self._idle.pop(0).close()
+
+    def close(self) -> None:
+        """The route leads elsewhere now: close what is idle, and the rest when its exchange ends."""
+        self.is_closed = True
+        while self._idle:
+            self._idle.pop().close()

@@ -1,0 +1,171 @@
+"""The edge as a whole: listens, owns route table and clients, dials VMs, watches deadlines, and drains."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+
+from edge.client import Client
+from edge.config import Settings
+from edge.feed import Feed
+from edge.head import HeadRefused, Request
+from edge.log import Log
+from edge.pool import Pool
+from edge.routes import Route
+from edge.table import Entry, RouteTable
+from edge.upstream import Upstream
+
+FIRST_CONTACT_S = 5.0  # Wait this long for Redis before listening: the first visitors should not meet a 503.
+_TABLE_SWEEP_S = 1.0
+_BACKLOG = 1024
+
+
+class Edge:
+    """One process of the edge. `run` serves until `stop` is called."""
+
+    def __init__(self, settings: Settings, log: Log) -> None:
+        self.limits = settings.limits
+        self.access_log = settings.access_log
+        self.clock = time.monotonic
+        self.clients: set[Client] = set()
+        self.is_draining = False
+        self.listening: list[tuple[str, int]] = []  # Real addresses, also where port 0 was asked for.
+        self.ready = asyncio.Event()
+        self._settings = settings
+        self._log = log
+        self._feed = Feed(settings.redis_url, log)
+        self.table = RouteTable(self._feed.ask, settings.limits, settings.rate_limit, log, self.clock)
+        self._host = re.compile(rb"([a-z0-9\-]{1,63})\.%b(?::[0-9]+)?" % re.escape(settings.domain.encode()))
+        self._stop = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._tasks: asyncio.TaskGroup
+
+    async def run(self) -> None:
+        """Serve. Ends after `stop`, when every client is done or the drain limit has passed."""
+        async with asyncio.TaskGroup() as self._tasks:
+            endless = [self._tasks.create_task(self._feed.run(self.table)), self._tasks.create_task(self._sweep())]
+            try:
+                await self._first_contact()
+                await self._serve()
+            finally:
+                self.table.close()
+                for task in endless:
+                    task.cancel()
+
+    def stop(self) -> None:
+        """Take no new connection or request, let the running ones end."""
+        self._stop.set()
+
+    async def _first_contact(self) -> None:
+        deadline = self.clock() + FIRST_CONTACT_S
+        try:
+            async with asyncio.timeout_at(asyncio.get_running_loop().time() + FIRST_CONTACT_S):
+                await self.table.contacted.wait()
+        except TimeoutError:
+            self._log.warning("listening without redis", waited_s=round(FIRST_CONTACT_S + self.clock() - deadline, 1))
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        servers = []
+        try:
+            for host, port in self._settings.listen:
+                server = await loop.create_server(lambda: Client(self), host, port, backlog=_BACKLOG)
+                servers.append(server)
+                self.listening += [sock.getsockname()[:2] for sock in server.sockets]
+            for host, port in self.listening:
+                self._log.info("edge listening", host=host, port=port, domain=self._settings.domain)
+            self.ready.set()
+            await self._stop.wait()
+        finally:
+            for server in servers:
+                server.close()
+        await self._drain()
+
+    async def _drain(self) -> None:
+        self.is_draining = True
+        self._empty.clear()
+        self._log.info("edge draining", clients=len(self.clients), limit_s=self.limits.drain_s)
+        for client in list(self.clients):
+            client.drain()
+        try:
+            async with asyncio.timeout(self.limits.drain_s):
+                if self.clients:
+                    await self._empty.wait()
+        except TimeoutError:
+            self._log.warning("drain cut short", clients=len(self.clients), limit_s=self.limits.drain_s)
+            for client in list(self.clients):
+                client.abort()
+
+    async def _sweep(self) -> None:
+        """Enforce deadlines in one pass over all clients: no timer per request."""
+        table_at = 0.0
+        while True:
+            await asyncio.sleep(self.limits.sweep_s)
+            now = self.clock()
+            for client in [client for client in self.clients if now > client.deadline]:
+                client.expired()
+            if now >= table_at:
+                self.table.sweep()
+                table_at = now + _TABLE_SWEEP_S
+
+    # What clients ask of it.
+
+    def label_of(self, host: bytes) -> str | None:
+        """The label of a preview's host name; None when the host is not one label before the domain."""
+        found = self._host.fullmatch(host)
+        return found[1].decode() if found else None
+
+    def forget(self, client: Client) -> None:
+        self.clients.discard(client)
+        if not self.clients:
+            self._empty.set()
+
+    def dial(self, pool: Pool, client: Client) -> None:
+        """Open a connection for this client, which hears of it by `connected` or `unreachable`."""
+        pool.open_count += 1
+        self._tasks.create_task(self._dial(pool, client))
+
+    async def _dial(self, pool: Pool, client: Client) -> None:
+        route = pool.route
+        if route.tls:
+            # Plain bytes must never stand in for the verified connection that the record asks for.
+            pool.open_count -= 1
+            client.unreachable("this edge has no certificate authority for the preview's machine yet")
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self.limits.connect_s):
+                _, upstream = await loop.create_connection(lambda: Upstream(pool), route.ip, route.port)
+        except (OSError, TimeoutError) as error:
+            pool.open_count -= 1
+            client.unreachable(f"the preview's machine did not accept a connection ({type(error).__name__})")
+        else:
+            client.connected(upstream)
+
+    # What is logged.
+
+    def failed(self, route: Route | None, status: int, reason: str) -> None:
+        self._log.warning(
+            "exchange failed",
+            environment_id=route.environment if route else None,
+            pr=route.pr if route else None,
+            address=f"{route.ip}:{route.port}" if route else None,
+            status=status,
+            reason=reason,
+        )
+
+    def refused(self, address: str, refused: HeadRefused) -> None:
+        self._log.info("request refused", client=address, status=refused.status, reason=refused.reason)
+
+    def served(self, request: Request, entry: Entry | None, status: int, begun_at: float) -> None:
+        route = entry.route if entry else None
+        self._log.info(
+            "request served",
+            method=request.method.decode(),
+            host=request.host.decode(),
+            path=request.target.partition(b"?")[0].decode(),
+            status=status,
+            took_s=round(self.clock() - begun_at, 4),
+            environment_id=route.environment if route else None,
+        )

@@ -1,0 +1,275 @@
+"""One connection to a VM's ingress: reads the answer, checks it, and hands it to the client that asked."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import enum
+import hashlib
+from typing import TYPE_CHECKING, cast
+
+from edge.chunks import LAST_CHUNK, BadChunk, ChunkReader, as_chunk
+from edge.head import CHUNKED, HEAD_MAX, BadResponse, Request, Response, read_response, websocket_accept, websocket_key
+from edge.headers import CONTINUE, interim_bytes, response_bytes, switching_bytes
+from edge.pool import Pool
+
+if TYPE_CHECKING:
+    from edge.client import Client
+
+_WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3.
+_INTERIM_MAX = 8  # 1xx answers before the real one; more is an origin that never answers.
+
+
+class State(enum.Enum):
+    """What the next bytes of this connection are."""
+
+    IDLE = enum.auto()
+    HEAD = enum.auto()
+    LENGTH = enum.auto()
+    CHUNKS = enum.auto()
+    UNTIL_CLOSE = enum.auto()
+    TUNNEL = enum.auto()
+    CLOSED = enum.auto()
+
+
+class Upstream(asyncio.Protocol):
+    """Carries one exchange at a time."""
+
+    __slots__ = (
+        "_buffer", "_chunks", "_client", "_interim", "_left", "_request", "_reusable", "_state", "_transport", "_wraps",
+        "idle_since", "is_reused", "pool", "write_blocked",
+    )  # fmt: skip
+    _transport: asyncio.Transport
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self._client: Client | None = None
+        self._request: Request | None = None
+        self._state = State.IDLE
+        self._buffer = b""
+        self._left = 0
+        self._chunks: ChunkReader | None = None
+        self._wraps = False
+        self._reusable = False
+        self._interim = 0
+        self.idle_since = 0.0
+        self.is_reused = False
+        self.write_blocked = False
+
+    # What client and pool do with it.
+
+    def begin(self, client: Client, request: Request, data: bytes) -> None:
+        """Send a request's head, and its body if that is complete; the answer goes to `client`."""
+        self._client = client
+        self._request = request
+        self._state = State.HEAD
+        self._interim = 0
+        self._transport.write(data)
+        if client.write_blocked:
+            self._transport.pause_reading()
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def end_writing(self) -> None:
+        """The client's side of a tunnel ended."""
+        if not self.is_closing():
+            self._transport.write_eof()
+
+    def is_closing(self) -> bool:
+        return self._state is State.CLOSED or self._transport.is_closing()
+
+    def close(self) -> None:
+        self._state = State.CLOSED
+        self._transport.close()
+
+    def abandon(self) -> None:
+        """The client is gone, or the exchange failed: nothing of it may reach another one."""
+        end = self._transport.close if self._state is State.TUNNEL else self._transport.abort
+        self._client = None
+        self._state = State.CLOSED
+        end()
+
+    def hold(self) -> None:
+        """The client takes no more for now."""
+        if not self.is_closing():
+            self._transport.pause_reading()
+
+    def go_on(self) -> None:
+        if not self.is_closing():
+            self._transport.resume_reading()
+
+    # What the transport says.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # The event loop calls this with the transport of a stream socket; the base class only knows BaseTransport.
+        self._transport = cast(asyncio.Transport, transport)
+
+    def pause_writing(self) -> None:
+        self.write_blocked = True
+        if self._client is not None:
+            self._client.hold()
+
+    def resume_writing(self) -> None:
+        self.write_blocked = False
+        if self._client is not None:
+            self._client.go_on()
+
+    def data_received(self, data: bytes) -> None:
+        state = self._state
+        client = self._client
+        if client is None:
+            self.close()  # Bytes nobody asked for: they must not become the answer to the next request.
+        elif state is State.HEAD:
+            self._read_heads(client, self._buffer + data if self._buffer else data)
+        elif state is State.LENGTH:
+            self._read_length(client, b"", data)
+        elif state is State.CHUNKS:
+            self._read_chunks(client, b"", data)
+        elif state is State.UNTIL_CLOSE:
+            client.relay(as_chunk(data) if self._wraps else data)
+        elif state is State.TUNNEL:
+            client.relay(data)
+
+    def eof_received(self) -> bool:
+        if self._state is State.TUNNEL and self._client is not None:
+            return self._client.end_writing()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        state, client = self._state, self._client
+        self._state, self._client = State.CLOSED, None
+        self.pool.forget(self)
+        if client is None:
+            return
+        if state is State.UNTIL_CLOSE and exc is None:
+            if self._wraps:
+                client.relay(LAST_CHUNK)
+            client.finish()
+        elif state is State.TUNNEL:
+            client.tunnel_closed()
+        elif state is State.HEAD and not self._buffer and not self._interim:
+            client.lost_unanswered(was_reused=self.is_reused)
+        else:
+            client.fail(502, "the preview closed the connection in the middle of its answer")
+
+    # Heads.
+
+    def _read_heads(self, client: Client, data: bytes) -> None:
+        while True:
+            end = data.find(b"\r\n\r\n", 0, HEAD_MAX + 4)
+            if end < 0:
+                self._buffer = data
+                if len(data) > HEAD_MAX:
+                    self._refuse(client, f"the head of the answer is longer than {HEAD_MAX} bytes")
+                return
+            try:
+                response = read_response(data[: end + 2])
+            except BadResponse as bad:
+                self._refuse(client, str(bad))
+                return
+            data = data[end + 4 :]
+            self._buffer = b""
+            if response.status >= 200:
+                self._begin_body(client, response, data)
+                return
+            if not self._take_interim(client, response, data):
+                return
+
+    def _refuse(self, client: Client, reason: str) -> None:
+        self.abandon()
+        client.fail(502, reason)
+
+    def _take_interim(self, client: Client, response: Response, rest: bytes) -> bool:
+        """Pass on a 1xx answer. False when nothing more is to be read as a head."""
+        assert self._request is not None
+        self._interim += 1
+        if response.status == 101:
+            self._switch(client, response, rest)
+            return False
+        if self._interim > _INTERIM_MAX:
+            self._refuse(client, f"more than {_INTERIM_MAX} interim answers")
+            return False
+        if self._request.minor == 1:  # RFC 9110 section 15.2: an HTTP/1.0 client never gets one.
+            client.relay(CONTINUE if response.status == 100 else interim_bytes(response))
+        return True
+
+    def _switch(self, client: Client, response: Response, rest: bytes) -> None:
+        """Become a tunnel, only for a client that asked and an origin that proves it understood (RFC 6455, 4.1)."""
+        assert self._request is not None
+        key = websocket_key(self._request.fields)
+        accept = base64.b64encode(hashlib.sha1((key or b"") + _WEBSOCKET_GUID, usedforsecurity=False).digest())
+        proven = response.websocket and websocket_accept(response.fields) == accept
+        if not (self._request.websocket and key and proven):
+            self._refuse(client, "the answer switches protocols without having been asked, or without proof")
+            return
+        self._state = State.TUNNEL
+        client.open_tunnel(switching_bytes(response) + rest)
+
+    # Bodies.
+
+    def _begin_body(self, client: Client, response: Response, data: bytes) -> None:
+        request = self._request
+        assert request is not None
+        self._reusable = not response.closes
+        length = response.length
+        bodyless = request.method == b"HEAD" or response.status in (204, 304)
+        to_old_client = request.minor == 0
+        if length == CHUNKED and to_old_client and not bodyless:
+            self._refuse(client, "a chunked answer to an HTTP/1.0 request")
+            return
+        self._wraps = not bodyless and not to_old_client and (length is None or length == CHUNKED)
+        if response.status == 204:
+            response = response._replace(length=None)
+        head = response_bytes(response, chunked=self._wraps, closes=not client.stays_open())
+        client.answered(response.status)
+        if bodyless or length == 0:
+            self._complete(client, head, data)
+        elif length is None:
+            self._state = State.UNTIL_CLOSE
+            client.relay(head + (as_chunk(data) if self._wraps else data))
+        elif length == CHUNKED:
+            self._state = State.CHUNKS
+            self._chunks = ChunkReader(trailers_allowed=True)
+            self._read_chunks(client, head, data)
+        else:
+            self._state = State.LENGTH
+            self._left = length
+            self._read_length(client, head, data)
+
+    def _read_length(self, client: Client, head: bytes, data: bytes) -> None:
+        left = self._left
+        if len(data) >= left:
+            self._complete(client, head + data[:left], data[left:])
+        else:
+            self._left = left - len(data)
+            client.relay(head + data)
+
+    def _read_chunks(self, client: Client, head: bytes, data: bytes) -> None:
+        chunks = self._chunks
+        assert chunks is not None
+        try:
+            payload = chunks.feed(data)
+        except BadChunk as bad:
+            client.relay(head)
+            self._refuse(client, str(bad))
+            return
+        if chunks.done:
+            self._complete(client, head + as_chunk(payload) + LAST_CHUNK, chunks.rest)
+        else:
+            client.relay(head + as_chunk(payload))
+
+    def _complete(self, client: Client, data: bytes, rest: bytes) -> None:
+        """The answer is whole. Keep the connection only when both sides said everything and nothing more."""
+        self._client = self._request = self._chunks = None
+        client.relay(data)
+        # An unsent rest of the request would be read by the origin as the next one's beginning.
+        clean = self._reusable and not rest and client.has_sent_all() and not self.write_blocked
+        if clean and not self.is_closing():
+            self._state = State.IDLE
+            self.is_reused = True
+            self._transport.resume_reading()
+            self.pool.put(self)
+        else:
+            self.close()
+        client.finish()
