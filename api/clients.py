@@ -1,0 +1,45 @@
+"""Connections to Postgres and Redis as the api and the gateway make them, and what it looks like when one is away."""
+
+from __future__ import annotations
+
+import asyncpg
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.exceptions import RedisError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from temporalio.service import RPCError
+
+from stagely.settings import Settings
+
+REDIS_TIMEOUT_S = 2.0  # Redis answers in a millisecond; nothing of ours is worth a longer wait for it.
+REDIS_CONNECTIONS = 50
+_AWAY_SQLSTATES = ("08", "53", "57")  # Connection exception, insufficient resources, operator intervention (shutdown).
+
+DATABASE_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+"""Everything a statement may raise that is not our bug (a time-out is an OSError)."""
+REDIS_ERRORS = (RedisError, OSError)
+TEMPORAL_ERRORS = (RPCError, RuntimeError, OSError)
+"""A lazy client raises RuntimeError when it cannot connect."""
+
+
+def connect_redis(settings: Settings) -> Redis:
+    """A client that answers with text; connects on first use. Close it with `aclose()`."""
+    pool = BlockingConnectionPool.from_url(
+        settings.redis_url,
+        decode_responses=True,
+        max_connections=REDIS_CONNECTIONS,
+        timeout=REDIS_TIMEOUT_S,
+        socket_timeout=REDIS_TIMEOUT_S,
+        socket_connect_timeout=REDIS_TIMEOUT_S,
+    )
+    return Redis(connection_pool=pool)
+
+
+def is_database_away(error: BaseException) -> bool:
+    """Whether trying the same statement again later may help; False means the database refused these very values."""
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or _sqlstate(error.orig).startswith(_AWAY_SQLSTATES)
+    return not isinstance(error, asyncpg.PostgresError) or _sqlstate(error).startswith(_AWAY_SQLSTATES)
+
+
+def _sqlstate(error: BaseException | None) -> str:
+    return str(getattr(error, "sqlstate", "") or "")

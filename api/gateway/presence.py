@@ -1,0 +1,134 @@
+"""Who is there: heartbeats, silence, revocation, and sockets that hang. Once a second, for all agents together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
+from websockets.frames import CloseCode
+
+from api.clients import DATABASE_ERRORS, REDIS_ERRORS
+from api.gateway import rows
+from api.gateway.session import Phase, Session
+from api.gateway.sessions import Sessions
+from api.gateway.websocket import REVOKED
+from stagely import routing
+from stagely.db.queries import agents
+from stagely.db.queries.agents import Beat
+from stagely.logs import get_logger
+from stagely.settings import Settings
+
+SWEEP_S = 1.0  # Revocation must close a socket within 2 s (architecture section 4).
+HELLO_TIMEOUT_S = 5.0  # From the socket's opening to the HELLO; the time we need to check it does not count.
+CLOSE_TIMEOUT_S = 2.0  # For the agent's half of the closing handshake.
+MISSED_BEATS = 3  # A socket that brought nothing for this many heartbeats is a dead one.
+SILENCE_SCAN_S = 5.0
+NEVER_S = 1e9
+
+log = get_logger()
+
+
+class Presence:
+    """`lost_noted` is told the VMs whose silence was just put into the inbox."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        redis: Redis,
+        sessions: Sessions,
+        settings: Settings,
+        lost_noted: Callable[[list[str]], None],
+    ) -> None:
+        self._engine = engine
+        self._redis = redis
+        self._sessions = sessions
+        self._settings = settings
+        self._lost_noted = lost_noted
+        self._asked_at: datetime | None = None
+        # Silence counts only while we could have heard something: from our start, or the database's return, on.
+        self._listening_since = sessions.clock()
+        self._scanned_at = sessions.clock()
+
+    async def run(self) -> None:
+        """Heartbeats, revocation and silence; all of it waits while the database is away."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            try:
+                await self._write_beats()
+                await self._close_revoked()
+                await self._find_silent()
+            except DATABASE_ERRORS as error:
+                self._listening_since = self._sessions.clock()
+                log.warning("presence waits for the database", error_code="database_away", reason=str(error)[:200])
+
+    async def sweep(self) -> None:
+        """End sockets that hang; needs nothing but the clock."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = self._sessions.clock()
+            for session in list(self._sessions.every):
+                self._end_if_hanging(session, now)
+
+    def _end_if_hanging(self, session: Session, now: float) -> None:
+        waited_s = now - session.phase_since
+        if session.phase is Phase.WAITING and waited_s > HELLO_TIMEOUT_S:
+            session.refuse("hello_timeout", "no HELLO within 5 s", CloseCode.POLICY_VIOLATION, now)
+        elif session.phase is Phase.CLOSED and waited_s > CLOSE_TIMEOUT_S:
+            session.socket.abort()
+        elif session.phase is Phase.OPEN and now - session.heard_at > MISSED_BEATS * self._settings.heartbeat_s:
+            log.info("socket is dead", vm_id=session.who.vm_id, silent_s=round(now - session.heard_at))
+            session.enter(Phase.CLOSED, now)
+            session.socket.abort()
+
+    async def _write_beats(self) -> None:
+        beating = [session for session in self._sessions.opened() if session.heartbeat is not None]
+        beats = [
+            Beat(session.who.vm_id, rows.services_json(session.heartbeat.services))
+            for session in beating
+            if session.heartbeat is not None
+        ]
+        if not beats:
+            return
+        written = {session: session.heartbeat for session in beating}
+        labels = await agents.note_beats(self._engine, beats)
+        for session, beat in written.items():
+            if session.heartbeat is beat:  # A newer one came meanwhile: it is for the next round.
+                session.heartbeat = None
+        await self._refresh(labels)
+
+    async def _refresh(self, labels: list[str]) -> None:
+        try:
+            await routing.refresh(self._redis, labels)
+        except REDIS_ERRORS as error:
+            # Routes live for an hour and the next heartbeat refreshes them again.
+            log.warning("routes were not refreshed", error_code="redis_away", reason=str(error)[:200])
+
+    async def _close_revoked(self) -> None:
+        revoked, self._asked_at = await agents.revoked(self._engine, self._asked_at)
+        for vm_id in revoked:
+            session = self._sessions.of(vm_id)
+            if session is not None:
+                log.info("agent revoked", vm_id=vm_id)
+                text = f"{vm_id} is being destroyed"
+                session.refuse("vm_gone", text, REVOKED, self._sessions.clock(), final=True)
+
+    async def _find_silent(self) -> None:
+        now = self._sessions.clock()
+        if now - self._scanned_at < min(SILENCE_SCAN_S, self._settings.builder_silence_s):
+            return
+        self._scanned_at = now
+        lost = await agents.note_lost(
+            self._engine,
+            self._judged(self._settings.builder_silence_s, now),
+            self._judged(self._settings.preview_silence_s, now),
+        )
+        for vm_id in lost:
+            log.error("agent lost", vm_id=vm_id, error_code="agent_silent")
+        self._lost_noted(lost)
+
+    def _judged(self, silence_s: float, now: float) -> float:
+        """The limit, once we have listened that long ourselves: an agent may have called in vain before."""
+        return silence_s if now - self._listening_since >= silence_s else NEVER_S

@@ -1,0 +1,184 @@
+"""The gateway put together: sockets on one side, loops on the other, this class between them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import cast
+
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.client import Client
+from websockets.frames import CloseCode
+
+from agent.protocol import Heartbeat, Hello, Log, ProtocolError, Result, Status, ToCore, decode_to_core
+from api.gateway.forward import Forwarder
+from api.gateway.hellos import Hellos
+from api.gateway.inbox import Inbox, Received
+from api.gateway.outbox import Outbox, RepositoryTokens
+from api.gateway.presence import Presence
+from api.gateway.session import Phase, SequenceGap, Session
+from api.gateway.sessions import Sessions
+from api.gateway.websocket import FULL, AgentSocket
+from api.listen import BACKLOG, bind
+from stagely.logs import get_logger
+from stagely.settings import Settings
+from stagely.tokens import EnrolmentTokens
+
+RECEIVE_BUFFER_BYTES = 128 * 1024  # Bounds what the kernel keeps for an agent that we do not read from.
+SEND_BUFFER_BYTES = 64 * 1024
+DRAIN_TIMEOUT_S = 5.0  # For storing what was received; then agents are told to come back.
+GOODBYE_S = 0.5
+CANCEL_AGAIN_S = 0.5
+
+log = get_logger()
+
+
+class Gateway:
+    """Listens on `settings.gateway_listen` until `stop` is called. Holds nothing that a restart would lose."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: AsyncEngine,
+        redis: Redis,
+        temporal: Client,
+        enrolment: EnrolmentTokens,
+        tokens: RepositoryTokens,
+        clock: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._sessions = Sessions(clock)
+        self._forwarder = Forwarder(engine, temporal, self._sessions)
+        self._outbox = Outbox(engine, redis, self._sessions, tokens)
+        self._inbox = Inbox(engine, redis, clock, self._forwarder.nudge)
+        self._hellos = Hellos(engine, enrolment, self._sessions, settings.heartbeat_s, self._admitted)
+        self._presence = Presence(engine, redis, self._sessions, settings, self._forwarder.nudge)
+        self._stopping = asyncio.Event()
+        self.listening = asyncio.Event()
+        self.addresses: list[tuple[str, int]] = []
+
+    def stop(self) -> None:
+        """Stop listening, store what was received, tell the agents to come back, and let `run` return."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Serve until `stop`. A loop that fails ends the process: half a gateway would look alive."""
+        loop = asyncio.get_running_loop()
+        sockets = [_prepared(listener) for listener in bind(self._settings.gateway_listen)]
+        servers = [await loop.create_server(self._new_socket, sock=one, backlog=BACKLOG) for one in sockets]
+        self.addresses = [one.getsockname()[:2] for one in sockets]
+        log.info("gateway listening", addresses=self.addresses)
+        self.listening.set()
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(run()) for run in self._loops()]
+            await self._stopping.wait()
+            for server in servers:
+                server.close()
+            await self._drain()
+            await _end(tasks)
+
+    # Called by the sockets.
+
+    def opened(self, socket: AgentSocket) -> None:
+        session = Session(socket, self._sessions.clock())
+        socket.slot = session
+        self._sessions.add(session)
+
+    def closed(self, socket: AgentSocket) -> None:
+        session = _session(socket)
+        if session.phase is Phase.OPEN:
+            log.info("agent disconnected", vm_id=session.who.vm_id)
+        self._sessions.remove(session)
+
+    def received(self, socket: AgentSocket, text: str) -> None:
+        session = _session(socket)
+        session.heard_at = now = self._sessions.clock()
+        try:
+            self._dispatch(session, decode_to_core(text), len(text))
+        except ProtocolError as error:
+            log.warning("frame refused", vm_id=_vm_id(session), error_code=error.code, reason=str(error)[:300])
+            session.refuse(error.code, str(error)[:300], CloseCode.POLICY_VIOLATION, now)
+        except SequenceGap as error:
+            log.warning("sequence gap", vm_id=_vm_id(session), error_code="gap", reason=str(error))
+            session.refuse_gap(error, now)
+
+    def _dispatch(self, session: Session, message: ToCore, size_bytes: int) -> None:
+        if isinstance(message, Hello):
+            if session.phase is not Phase.WAITING:
+                raise ProtocolError("unexpected_message", "HELLO is the first message and comes once")
+            self._hellos.put(session, message)
+        elif session.phase is not Phase.OPEN:
+            raise ProtocolError("unexpected_message", "the first message is HELLO; wait for WELCOME")
+        elif isinstance(message, Heartbeat):
+            session.heartbeat = message
+        else:
+            self._take(session, message, size_bytes)
+
+    def _take(self, session: Session, message: Log | Status | Result, size_bytes: int) -> None:
+        if session.take(message, size_bytes):
+            self._inbox.put(Received(session, message, size_bytes))
+
+    def _admitted(self, vm_ids: list[str]) -> None:
+        self._forwarder.nudge(vm_ids)
+        self._outbox.want(vm_ids)
+
+    def _new_socket(self) -> AgentSocket:
+        return AgentSocket(self)
+
+    def _loops(self) -> Sequence[Callable[[], Coroutine[None, None, None]]]:
+        return (
+            self._hellos.run,
+            self._inbox.run,
+            self._forwarder.run,
+            self._outbox.run,
+            self._outbox.listen,
+            self._presence.run,
+            self._presence.sweep,
+        )
+
+    async def _drain(self) -> None:
+        """Take nothing more in, wait until what came is stored, and say goodbye."""
+        for session in self._sessions.every:
+            session.socket.pause(FULL)
+        try:
+            async with asyncio.timeout(DRAIN_TIMEOUT_S):
+                await self._inbox.idle.wait()
+        except TimeoutError:
+            log.warning("left with messages that were not stored; their agents send them again")
+        for session in list(self._sessions.every):
+            session.close(CloseCode.SERVICE_RESTART, "restart", self._sessions.clock())
+            session.socket.resume(FULL)
+        await self._wait_gone()
+
+    async def _wait_gone(self) -> None:
+        try:
+            async with asyncio.timeout(GOODBYE_S):
+                await self._sessions.empty.wait()
+        except TimeoutError:
+            for session in list(self._sessions.every):
+                session.socket.abort()
+
+
+async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel, and again: redis-py 8.1 swallows a cancellation now and then (one stop in thirty hung)."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
+
+
+def _session(socket: AgentSocket) -> Session:
+    return cast("Session", socket.slot)  # cast: `opened` put it there before anything else can happen.
+
+
+def _vm_id(session: Session) -> str:
+    return session.vm.vm_id if session.vm is not None else ""
+
+
+def _prepared(listener: socket.socket) -> socket.socket:
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    return listener

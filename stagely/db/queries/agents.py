@@ -1,0 +1,396 @@
+"""What the gateway reads and writes: enrolment, the inbox of agents' events and logs, the outbox of commands.
+
+Batches travel as arrays (`unnest`), so one statement serves any number of agents and is prepared once. Every write may
+run again: repeats are told apart by primary keys. Times are the database's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+ONLINE_SEQ = 0  # The inbox's own rows use numbers that no agent can send: agents count from 1.
+LOST_SEQ = -1
+FORWARDED_KINDS = ("online", "result", "lost")  # The kinds that an owner's workflow is told.
+_INBOX_LOCK = 4_705_001  # Any number that nothing else in this database locks.
+
+Row = Any  # SQLAlchemy's rows have no static type; each is turned into a dataclass where it is read.
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """One HELLO, checked as far as that goes without the database."""
+
+    vm_id: str
+    proof_sha256: str
+    boot_id: str
+    has_token: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolledVm:
+    """A VM whose agent was let in. `acked_seq`: everything up to it of this boot is stored."""
+
+    vm_id: str
+    team_id: str
+    project_id: str
+    environment_id: str
+    run_id: str
+    role: str
+    owner_workflow_id: str
+    repo_full_name: str
+    boot_id: str
+    acked_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class TurnedAway:
+    """Why a HELLO was not let in: `vm_state` ("" when there is no row), and whether a proof is bound already."""
+
+    vm_id: str
+    vm_state: str
+    is_bound: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRow:
+    """A command of the outbox. `body` is a CommandOrder as JSON, None when the command was answered."""
+
+    id: str
+    vm_id: str
+    run_id: str
+    kind: str
+    subject: str
+    body: dict[str, Any] | None  # Any: JSON; api/gateway/commands.py decodes it.
+
+
+@dataclass(frozen=True, slots=True)
+class NewChunk:
+    vm_id: str
+    boot_id: str
+    seq: int
+    environment_id: str
+    run_id: str
+    stream: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """`body` is JSON text: an AgentEvent for the kinds of FORWARDED_KINDS, else the message's own fields."""
+
+    vm_id: str
+    boot_id: str
+    seq: int
+    team_id: str
+    kind: str
+    command_id: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepMark:
+    """`name` of a command began (`state` running) or its running step ended (another state, `name` "")."""
+
+    environment_id: str
+    run_id: str
+    subject: str
+    team_id: str
+    name: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class PendingEvent:
+    """A stored event that its owner was not told yet. `body` is an AgentEvent as JSON."""
+
+    vm_id: str
+    boot_id: str
+    seq: int
+    kind: str
+    command_id: str
+    owner_workflow_id: str
+    body: dict[str, Any]  # Any: JSON.
+
+
+EventKey = tuple[str, str, int]  # vm_id, boot_id, seq
+
+
+async def enrol(
+    engine: AsyncEngine, enrolments: Sequence[Enrolment]
+) -> tuple[dict[str, EnrolledVm], dict[str, TurnedAway]]:
+    """Let agents in, by vm_id; at most one Enrolment per VM. The first good HELLO binds its proof to the row.
+
+    Once a proof is bound it alone opens the row, and the token is of no more use.
+    """
+    async with engine.begin() as connection:
+        rows = await connection.execute(_ENROL, _columns(enrolments, ("vm_id", "proof_sha256", "boot_id", "has_token")))
+        seen = list(rows)
+        inside = [row for row in seen if row.is_in]
+        if inside:
+            await _note_online(connection, inside)
+    away = {row.vm_id: TurnedAway(row.vm_id, row.vm_state or "", bool(row.is_bound)) for row in seen if not row.is_in}
+    return {row.vm_id: _enrolled(row) for row in inside}, away
+
+
+async def commands_of(engine: AsyncEngine, vm_ids: Sequence[str], *, only_open: bool) -> list[CommandRow]:
+    """Commands of these VMs, oldest first."""
+    async with engine.connect() as connection:
+        rows = await connection.execute(_COMMANDS, {"vm_ids": list(vm_ids), "only_open": only_open})
+        return [CommandRow(r.id, r.vm_id, r.run_id, r.kind, r.subject or "", r.body) for r in rows]
+
+
+async def mark_sent(engine: AsyncEngine, command_ids: Sequence[str]) -> None:
+    """Remember when a command was last pushed."""
+    async with engine.begin() as connection:
+        await connection.execute(_MARK_SENT, {"ids": list(command_ids)})
+
+
+async def store(
+    engine: AsyncEngine, chunks: Sequence[NewChunk], events: Sequence[NewEvent], marks: Mapping[EventKey, StepMark]
+) -> None:
+    """Keep log chunks and events in one transaction; what is there already stays.
+
+    `marks` are made for events that are new: progress as people see it. The workflow's own record overrides them.
+    """
+    async with engine.begin() as connection:
+        # Readers follow logs by id. Under this lock ids become visible in their order, whatever gateways run beside.
+        await connection.execute(_LOCK_INBOX)
+        if chunks:
+            await connection.execute(_STORE_CHUNKS, _columns(chunks, _CHUNK_FIELDS))
+        if events:
+            rows = await connection.execute(_STORE_EVENTS, _columns(events, _EVENT_FIELDS))
+            for key in sorted((row.vm_id, row.boot_id, row.seq) for row in rows):
+                if key in marks:
+                    await _mark_step(connection, marks[key])
+
+
+async def pending_events(
+    engine: AsyncEngine, vm_ids: Sequence[str] | None, older_than_s: float = 0.0
+) -> list[PendingEvent]:
+    """Events that wait for their owner, of these VMs or (None) of all, in each VM's order. At most 500."""
+    values = {"vm_ids": list(vm_ids or ()), "everyone": vm_ids is None, "older_than_s": older_than_s}
+    async with engine.connect() as connection:
+        rows = await connection.execute(_PENDING, values)
+        return [
+            PendingEvent(r.vm_id, r.boot_id, r.seq, r.kind, r.command_id, r.owner_workflow_id, r.body) for r in rows
+        ]
+
+
+async def mark_forwarded(engine: AsyncEngine, events: Sequence[PendingEvent]) -> None:
+    """The owners took these events; commands that they answer are closed."""
+    answered = [event.command_id for event in events if event.kind == "result"]
+    async with engine.begin() as connection:
+        await connection.execute(_MARK_FORWARDED, _columns(events, ("vm_id", "boot_id", "seq")))
+        if answered:
+            await connection.execute(_MARK_ANSWERED, {"ids": answered})
+
+
+async def forwarded(engine: AsyncEngine, keys: Sequence[EventKey]) -> set[EventKey]:
+    """Those of `keys` whose owner was told (by any gateway)."""
+    vm_ids, boot_ids, seqs = (list(column) for column in zip(*keys, strict=True)) if keys else ([], [], [])
+    async with engine.connect() as connection:
+        rows = await connection.execute(_FORWARDED, {"vm_id": vm_ids, "boot_id": boot_ids, "seq": seqs})
+        return {(row.vm_id, row.boot_id, row.seq) for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """The newest heartbeat of one VM. `services` is JSON text, a list of {name, status, health, exit_code}."""
+
+    vm_id: str
+    services: str
+
+
+async def note_beats(engine: AsyncEngine, beats: Sequence[Beat]) -> list[str]:
+    """Remember that these VMs live and what their previews run. Returns the route labels to keep alive."""
+    async with engine.begin() as connection:
+        await connection.execute(_SEEN, {"vm_ids": [beat.vm_id for beat in beats]})
+        rows = await connection.execute(_BEAT_ENVIRONMENTS, _columns(beats, ("vm_id", "services")))
+        return [str(label) for row in rows for label in row.labels]
+
+
+async def revoked(engine: AsyncEngine, since: datetime | None) -> tuple[set[str], datetime]:
+    """VMs that are being destroyed, or were proven gone after `since`, and the time to ask with next."""
+    async with engine.connect() as connection:
+        rows = list(await connection.execute(_REVOKED, {"since": since}))
+        now = (await connection.execute(text("SELECT now()"))).scalar_one()
+    return {row.id for row in rows}, now
+
+
+async def note_lost(engine: AsyncEngine, builder_silence_s: float, preview_silence_s: float) -> list[str]:
+    """Put one `lost` event into the inbox for every VM whose agent fell silent, once per boot. Returns their ids."""
+    async with engine.begin() as connection:
+        rows = await connection.execute(_LOST, {"builder_s": builder_silence_s, "preview_s": preview_silence_s})
+        return [row.vm_id for row in rows]
+
+
+async def _mark_step(connection: AsyncConnection, mark: StepMark) -> None:
+    values = asdict(mark)
+    await connection.execute(_END_STEPS, values)
+    if mark.name:
+        await connection.execute(_BEGIN_STEP, values)
+
+
+async def _note_online(connection: AsyncConnection, rows: Sequence[Row]) -> None:
+    events = [
+        NewEvent(row.vm_id, row.boot_id, ONLINE_SEQ, row.team_id, "online", "", _event_body(row, "online"))
+        for row in rows
+    ]
+    await connection.execute(_STORE_EVENTS, _columns(events, _EVENT_FIELDS))
+
+
+def _event_body(row: Row, kind: str) -> str:
+    return json.dumps({"vm_id": row.vm_id, "boot_id": row.boot_id, "seq": 0, "kind": kind})
+
+
+def _enrolled(row: Row) -> EnrolledVm:
+    return EnrolledVm(
+        vm_id=row.vm_id,
+        team_id=row.team_id,
+        project_id=row.project_id,
+        environment_id=row.environment_id,
+        run_id=row.run_id,
+        role=row.role,
+        owner_workflow_id=row.owner_workflow_id,
+        repo_full_name=row.repo_full_name,
+        boot_id=row.boot_id,
+        acked_seq=row.acked_seq,
+    )
+
+
+def _columns(rows: Sequence[object], names: Sequence[str]) -> dict[str, list[Any]]:
+    """Rows turned into one list per column, as `unnest` takes them."""
+    return {name: [getattr(row, name) for row in rows] for name in names}
+
+
+_CHUNK_FIELDS = ("vm_id", "boot_id", "seq", "environment_id", "run_id", "stream", "data")
+_EVENT_FIELDS = ("vm_id", "boot_id", "seq", "team_id", "kind", "command_id", "body")
+
+_ENROL = text("""
+WITH given AS (
+    SELECT * FROM unnest(CAST(:vm_id AS text[]), CAST(:proof_sha256 AS text[]), CAST(:boot_id AS text[]),
+                         CAST(:has_token AS boolean[])) AS g(vm_id, proof, boot_id, has_token)
+), let_in AS (
+    UPDATE vms v SET proof_sha256 = g.proof, boot_id = g.boot_id, state = 'running',
+                     online_at = coalesce(v.online_at, now()), last_seen_at = now()
+    FROM given g
+    WHERE v.id = g.vm_id AND v.state IN ('creating', 'running')
+      AND (v.proof_sha256 = g.proof OR (v.proof_sha256 = '' AND g.has_token))
+    RETURNING v.id
+)
+SELECT g.vm_id, g.boot_id, l.id IS NOT NULL AS is_in, v.state AS vm_state, v.proof_sha256 <> '' AS is_bound,
+       v.team_id, v.project_id, v.environment_id, v.run_id, v.role, v.owner_workflow_id, p.repo_full_name,
+       greatest(0, (SELECT max(c.seq) FROM log_chunks c WHERE c.vm_id = g.vm_id AND c.boot_id = g.boot_id),
+                (SELECT max(e.seq) FROM agent_events e WHERE e.vm_id = g.vm_id AND e.boot_id = g.boot_id)) AS acked_seq
+FROM given g
+LEFT JOIN vms v ON v.id = g.vm_id
+LEFT JOIN projects p ON p.id = v.project_id
+LEFT JOIN let_in l ON l.id = g.vm_id
+""")
+
+_COMMANDS = text("""
+SELECT id, vm_id, run_id, kind, body #>> '{build,target,name}' AS subject,
+       CASE WHEN answered_at IS NULL THEN body END AS body
+FROM agent_commands
+WHERE vm_id = ANY(CAST(:vm_ids AS text[])) AND (answered_at IS NULL OR NOT CAST(:only_open AS boolean))
+ORDER BY created_at, id
+""")
+
+_MARK_SENT = text("UPDATE agent_commands SET sent_at = now() WHERE id = ANY(CAST(:ids AS text[]))")
+
+_MARK_ANSWERED = text("""
+UPDATE agent_commands SET answered_at = now() WHERE id = ANY(CAST(:ids AS text[])) AND answered_at IS NULL
+""")
+
+_LOCK_INBOX = text(f"SELECT pg_advisory_xact_lock({_INBOX_LOCK})")
+
+_STORE_CHUNKS = text("""
+INSERT INTO log_chunks (vm_id, boot_id, seq, environment_id, run_id, stream, at, data)
+SELECT vm_id, boot_id, seq, environment_id, run_id, stream, now(), data
+FROM unnest(CAST(:vm_id AS text[]), CAST(:boot_id AS text[]), CAST(:seq AS integer[]), CAST(:environment_id AS text[]),
+            CAST(:run_id AS text[]), CAST(:stream AS text[]), CAST(:data AS bytea[])) WITH ORDINALITY
+     AS g(vm_id, boot_id, seq, environment_id, run_id, stream, data, n)
+ORDER BY n
+ON CONFLICT DO NOTHING
+""")
+
+_STORE_EVENTS = text("""
+INSERT INTO agent_events (vm_id, boot_id, seq, team_id, kind, command_id, body, received_at, forwarded_at)
+SELECT vm_id, boot_id, seq, team_id, kind, command_id, CAST(body AS json), now(),
+       CASE WHEN kind IN ('online', 'result', 'lost') THEN NULL ELSE now() END
+FROM unnest(CAST(:vm_id AS text[]), CAST(:boot_id AS text[]), CAST(:seq AS integer[]), CAST(:team_id AS text[]),
+            CAST(:kind AS text[]), CAST(:command_id AS text[]), CAST(:body AS text[]))
+     AS g(vm_id, boot_id, seq, team_id, kind, command_id, body)
+ON CONFLICT DO NOTHING
+RETURNING vm_id, boot_id, seq
+""")
+
+_END_STEPS = text("""
+UPDATE steps SET state = CASE WHEN :name = '' THEN :state ELSE 'completed' END, ended_at = now()
+WHERE environment_id = :environment_id AND run_id = :run_id AND subject = :subject AND state = 'running'
+  AND name <> :name AND name IN ('clone', 'build', 'push', 'pull', 'up', 'health')
+""")
+
+_BEGIN_STEP = text("""
+INSERT INTO steps (environment_id, run_id, name, subject, team_id, state, started_at, detail)
+VALUES (:environment_id, :run_id, :name, :subject, :team_id, 'running', now(), '')
+ON CONFLICT DO NOTHING
+""")
+
+_PENDING = text("""
+SELECT e.vm_id, e.boot_id, e.seq, e.kind, e.command_id, e.body, v.owner_workflow_id
+FROM agent_events e JOIN vms v ON v.id = e.vm_id
+WHERE e.forwarded_at IS NULL
+  AND (CAST(:everyone AS boolean) OR e.vm_id = ANY(CAST(:vm_ids AS text[])))
+  AND e.received_at <= now() - make_interval(secs => :older_than_s)
+ORDER BY e.received_at, e.vm_id, e.seq
+LIMIT 500
+""")
+
+_MARK_FORWARDED = text("""
+UPDATE agent_events e SET forwarded_at = now()
+FROM unnest(CAST(:vm_id AS text[]), CAST(:boot_id AS text[]), CAST(:seq AS integer[])) AS g(vm_id, boot_id, seq)
+WHERE e.vm_id = g.vm_id AND e.boot_id = g.boot_id AND e.seq = g.seq AND e.forwarded_at IS NULL
+""")
+
+_FORWARDED = text("""
+SELECT e.vm_id, e.boot_id, e.seq
+FROM agent_events e
+JOIN unnest(CAST(:vm_id AS text[]), CAST(:boot_id AS text[]), CAST(:seq AS integer[])) AS g(vm_id, boot_id, seq)
+  ON e.vm_id = g.vm_id AND e.boot_id = g.boot_id AND e.seq = g.seq
+WHERE e.forwarded_at IS NOT NULL
+""")
+
+_SEEN = text("UPDATE vms SET last_seen_at = now() WHERE id = ANY(CAST(:vm_ids AS text[])) AND state = 'running'")
+
+_BEAT_ENVIRONMENTS = text("""
+UPDATE environments e SET last_heartbeat = now(), services = CAST(g.services AS json)
+FROM unnest(CAST(:vm_id AS text[]), CAST(:services AS text[])) AS g(vm_id, services)
+WHERE e.vm_id = g.vm_id AND g.vm_id <> ''
+RETURNING e.labels
+""")
+
+_REVOKED = text("""
+SELECT id FROM vms
+WHERE state = 'destroying' OR (state = 'gone' AND (CAST(:since AS timestamptz) IS NULL
+                               OR gone_at >= CAST(:since AS timestamptz) - interval '60 s'))
+""")
+
+_LOST = text("""
+INSERT INTO agent_events (vm_id, boot_id, seq, team_id, kind, command_id, body, received_at)
+SELECT v.id, v.boot_id, -1, v.team_id, 'lost', '',
+       json_build_object('vm_id', v.id, 'boot_id', v.boot_id, 'seq', 0, 'kind', 'lost'), now()
+FROM vms v
+WHERE v.state = 'running' AND v.online_at IS NOT NULL
+  AND v.last_seen_at < now() - make_interval(secs => CASE v.role WHEN 'builder' THEN CAST(:builder_s AS float)
+                                                     ELSE CAST(:preview_s AS float) END)
+ON CONFLICT DO NOTHING
+RETURNING vm_id
+""")

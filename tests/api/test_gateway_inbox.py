@@ -1,0 +1,255 @@
+"""What agents say: stored once, in order, confirmed after the commit, and results told to the owner."""
+
+from __future__ import annotations
+
+import pytest
+from redis.asyncio import Redis
+from temporalio.client import Client
+
+from agent.protocol import Ack, AgentState, Failure, Log, Outcome, Refused, Result, Service, Shutdown, Status
+from api.gateway.websocket import GAP
+from tests.api.ledger import Ledger, build_order, deploy_order
+from tests.api.wire import connected
+from tests.api.world import OpenGateway, Running, eventually, identity, signals, start_owner
+from tests.services import free_port, temporal_server
+from workflows.messages import AgentEventKind, FailureReport, ServiceReport
+
+BUILD = "run-1/b-1/1"
+LINE = "#5 [2/4] RUN make\n"
+
+
+async def test_log_is_stored_and_then_confirmed(gateway: Running, ledger: Ledger, redis: Redis) -> None:
+    await ledger.add_vm("vm-1")
+    await ledger.add_command(build_order("vm-1"))
+    async with redis.pubsub() as channel:
+        await channel.subscribe("logs:env-1")
+        await channel.get_message(timeout=5)
+
+        async with connected(gateway.address, identity("vm-1")) as (agent, _):
+            await agent.say(Log(1, BUILD, "build/api", LINE), Log(2, BUILD, "build/api", "zwei ✓\n"))
+            ack = await agent.hear_until(Ack)
+            nudge = await channel.get_message(timeout=5)
+
+    assert ack == Ack(2)
+    assert await ledger.chunks("vm-1") == [(1, "build/api", LINE.encode()), (2, "build/api", "zwei ✓\n".encode())]
+    assert nudge is not None
+    assert nudge["channel"] == b"logs:env-1"
+
+
+async def test_resend_after_a_lost_line_stores_nothing_twice(gateway: Running, ledger: Ledger) -> None:
+    await ledger.add_vm("vm-1")
+    agent_of_vm = identity("vm-1")
+    async with connected(gateway.address, agent_of_vm) as (agent, _):
+        await agent.say(Log(1, "", "deploy", "one\n"), Log(2, "", "deploy", "two\n"))
+        await agent.hear_until(Ack)
+
+    async with connected(gateway.address, agent_of_vm) as (agent, welcome):
+        await agent.say(Log(2, "", "deploy", "two\n"), Log(3, "", "deploy", "three\n"))
+        ack = await agent.hear_until(Ack)
+
+    assert welcome.acked_seq == 2
+    assert ack == Ack(3)
+    assert [seq for seq, _, _ in await ledger.chunks("vm-1")] == [1, 2, 3]
+
+
+async def test_new_boot_counts_from_one_again(gateway: Running, ledger: Ledger) -> None:
+    await ledger.add_vm("vm-1")
+    agent_of_vm = identity("vm-1")
+    async with connected(gateway.address, agent_of_vm) as (agent, _):
+        await agent.say(Log(1, "", "deploy", "before\n"))
+        await agent.hear_until(Ack)
+    agent_of_vm.boot_id = "boot-2"
+
+    async with connected(gateway.address, agent_of_vm) as (agent, welcome):
+        await agent.say(Log(1, "", "deploy", "after\n"))
+        await agent.hear_until(Ack)
+
+    assert welcome.acked_seq == 0
+    assert [data for _, _, data in await ledger.chunks("vm-1")] == [b"before\n", b"after\n"]
+
+
+async def test_gap_in_the_numbers_closes_the_line(gateway: Running, ledger: Ledger) -> None:
+    await ledger.add_vm("vm-1")
+
+    async with connected(gateway.address, identity("vm-1")) as (agent, _):
+        await agent.say(Log(2, "", "deploy", "too early\n"))
+        refused = await agent.hear_until(Refused)
+        code = await agent.close_code()
+
+    assert (refused.code, refused.message, refused.final) == ("gap", "expected seq 1, got 2", False)
+    assert code == GAP
+    assert await ledger.chunks("vm-1") == []
+
+
+async def test_result_reaches_the_owner_before_it_is_confirmed(
+    gateway: Running, ledger: Ledger, temporal_client: Client
+) -> None:
+    owner = await start_owner(temporal_client)
+    await ledger.add_vm("vm-1", owner.id)
+    await ledger.add_command(build_order("vm-1"))
+    failure = Failure("build", "make failed", "api", 2, ("line",) * 30)
+
+    async with connected(gateway.address, identity("vm-1")) as (agent, _):
+        phases = {"clone": 0.5, "build": 2.0, "lunch": 1.0}
+        await agent.say(Result(1, BUILD, Outcome.FAILED, failure=failure, phases=phases))
+        ack = await agent.hear_until(Ack)
+        events = await signals(owner)
+
+    result = events[-1]
+    assert ack == Ack(1)
+    assert (result.kind, result.command_id, result.outcome, result.seq) == (AgentEventKind.RESULT, BUILD, "failed", 1)
+    assert result.failure == FailureReport("build", "make failed", "api", 2, ("line",) * 20)
+    assert result.phases == {"clone": 0.5, "build": 2.0}
+    assert await ledger.answered_at(BUILD) is not None
+
+
+async def test_repeated_result_is_told_once(gateway: Running, ledger: Ledger, temporal_client: Client) -> None:
+    owner = await start_owner(temporal_client)
+    await ledger.add_vm("vm-1", owner.id)
+    await ledger.add_command(build_order("vm-1"))
+    agent_of_vm = identity("vm-1")
+    result = Result(1, BUILD, Outcome.SUCCEEDED, digest="sha256:" + "b" * 64)
+
+    async with connected(gateway.address, agent_of_vm) as (agent, _):
+        await agent.say(result, result)
+        await agent.hear_until(Ack)
+    async with connected(gateway.address, agent_of_vm) as (agent, welcome):
+        await agent.say(result, Log(2, BUILD, "build/api", LINE))
+        ack = await agent.hear_until(Ack)
+
+    assert welcome.acked_seq == 1
+    assert ack == Ack(2)
+    assert [event.kind for event in await signals(owner)] == ["online", "result"]
+
+
+async def test_result_of_a_foreign_command_is_told_to_nobody(
+    gateway: Running, ledger: Ledger, temporal_client: Client
+) -> None:
+    owner = await start_owner(temporal_client)
+    await ledger.add_vm("vm-1", owner.id)
+    await ledger.add_vm("vm-2", owner.id)
+    await ledger.add_command(build_order("vm-2"))
+
+    async with connected(gateway.address, identity("vm-1")) as (agent, _):
+        await agent.say(Result(1, BUILD, Outcome.SUCCEEDED, digest="sha256:" + "e" * 64))
+        ack = await agent.hear_until(Ack)
+
+    assert ack == Ack(1)
+    assert await ledger.events("vm-1") == [(0, "online"), (1, "stray")]
+    assert await ledger.answered_at(BUILD) is None
+    assert "result" not in [event.kind for event in await signals(owner)]
+
+
+async def test_result_of_a_vm_without_owner_is_confirmed_and_the_vm_shut_down(gateway: Running, ledger: Ledger) -> None:
+    await ledger.add_vm("vm-1", owner="run/that-ended")
+    await ledger.add_command(build_order("vm-1"))
+
+    async with connected(gateway.address, identity("vm-1")) as (agent, _):
+        shutdown = await agent.hear_until(Shutdown)
+        await agent.say(Result(1, BUILD, Outcome.CANCELLED))
+        ack = await agent.hear_until(Ack)
+
+    assert shutdown.reason == "workflow run/that-ended that owned this VM has ended"
+    assert ack == Ack(1)
+
+
+async def test_temporal_away_delays_the_confirmation_and_loses_nothing(
+    open_gateway: OpenGateway, ledger: Ledger, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    port = free_port()
+    folder = tmp_path_factory.mktemp("late-temporal")
+    await ledger.add_vm("vm-1", owner="run/late")
+    await ledger.add_command(build_order("vm-1"))
+
+    async with (
+        open_gateway(temporal_address=f"127.0.0.1:{port}") as running,
+        connected(running.address, identity("vm-1")) as (agent, _),
+    ):
+        await agent.say(Result(1, BUILD, Outcome.SUCCEEDED, digest="sha256:" + "b" * 64))
+
+        async def is_stored() -> bool:
+            return (1, "result") in await ledger.events("vm-1")
+
+        await eventually(is_stored)
+        answered_while_away = await ledger.answered_at(BUILD)
+        with temporal_server(folder, port):
+            ack = await agent.hear_until(Ack)
+            answered = await ledger.answered_at(BUILD)
+
+    assert answered_while_away is None
+    assert ack == Ack(1)
+    assert answered is not None
+
+
+async def test_steps_show_what_a_command_does_now(
+    gateway: Running, ledger: Ledger, temporal_client: Client, redis: Redis
+) -> None:
+    owner = await start_owner(temporal_client)
+    await ledger.add_vm("vm-1", owner.id)
+    await ledger.add_command(build_order("vm-1"))
+
+    async with connected(gateway.address, identity("vm-1")) as (agent, _):
+        await agent.say(Status(1, BUILD, AgentState.BUILDING, "clone"))
+        await agent.hear_until(Ack)
+        first = await ledger.steps()
+        await agent.say(Status(2, BUILD, AgentState.BUILDING, "build"))
+        await agent.hear_until(Ack)
+        second = await ledger.steps()
+        await agent.say(Result(3, BUILD, Outcome.FAILED))
+        await agent.hear_until(Ack)
+
+    assert first == [("clone", "api", "running")]
+    assert second == [("clone", "api", "completed"), ("build", "api", "running")]
+    assert await ledger.steps() == [("clone", "api", "completed"), ("build", "api", "failed")]
+
+
+async def test_services_of_a_result_travel_with_it(gateway: Running, ledger: Ledger, temporal_client: Client) -> None:
+    owner = await start_owner(temporal_client)
+    await ledger.add_vm("vm-1", owner.id, role="preview")
+    await ledger.add_command(deploy_order("vm-1"))
+
+    async with connected(gateway.address, identity("vm-1")) as (agent, _):
+        services = (Service("web", "running", "healthy"), Service("job", "exited", "", 0))
+        await agent.say(Result(1, "run-1/deploy", Outcome.SUCCEEDED, services=services))
+        await agent.hear_until(Ack)
+
+    [_, result] = await signals(owner)
+    assert result.services == (ServiceReport("web", "running", "healthy"), ServiceReport("job", "exited", "", 0))
+
+
+async def test_message_that_postgres_refuses_fails_only_its_sender(gateway: Running, ledger: Ledger) -> None:
+    await ledger.add_vm("vm-1")
+    await ledger.add_vm("vm-2")
+    good = identity("vm-2")
+
+    async with (
+        connected(gateway.address, identity("vm-1")) as (bad_agent, _),
+        connected(gateway.address, good) as (good_agent, _),
+    ):
+        await bad_agent.say(Status(1, "", AgentState.IDLE, services=(Service("web", "up", exit_code=10**30),)))
+        await good_agent.say(Log(1, "", "deploy", "fine\n"))
+        ack = await good_agent.hear_until(Ack)
+
+    assert ack == Ack(1)
+
+
+async def test_gateway_that_stops_stores_what_it_received_and_sends_the_agents_back(
+    open_gateway: OpenGateway, ledger: Ledger
+) -> None:
+    await ledger.add_vm("vm-1")
+    agent_of_vm = identity("vm-1")
+
+    async with open_gateway() as running, connected(running.address, agent_of_vm) as (agent, _):
+        await agent.say(Log(1, "", "deploy", "last words\n"))
+
+        async def has_arrived() -> bool:
+            return bool(await ledger.chunks("vm-1"))
+
+        await eventually(has_arrived)
+        running.gateway.stop()
+        code = await agent.close_code()
+    async with open_gateway() as running, connected(running.address, agent_of_vm) as (_, welcome):
+        pass
+
+    assert code == 1012
+    assert welcome.acked_seq == 1

@@ -1,0 +1,106 @@
+"""Heartbeats, routes, and agents that fall silent."""
+
+from __future__ import annotations
+
+from redis.asyncio import Redis
+from sqlalchemy import text
+from temporalio.client import Client
+
+from agent.protocol import AgentState, Heartbeat, Service
+from edge.routes import Route, RouteStatus
+from stagely import routing
+from tests.api.ledger import HASH, Ledger
+from tests.api.wire import connected
+from tests.api.world import OpenGateway, Running, eventually, identity, signals, start_owner
+
+
+async def test_heartbeat_of_a_preview_keeps_its_route_and_shows_its_services(
+    gateway: Running, ledger: Ledger, redis: Redis, temporal_client: Client
+) -> None:
+    owner = await start_owner(temporal_client)
+    await ledger.add_vm("vm-1", owner.id, role="preview")
+    async with ledger.engine.begin() as db:
+        await db.execute(text("UPDATE environments SET vm_id = 'vm-1' WHERE id = 'env-1'"))
+    await routing.announce(redis, {HASH: Route(RouteStatus.READY, "guestbook", "local", 7, "env-1", "10.0.0.2", 9443)})
+    await redis.expire(f"route:{HASH}", 10)
+
+    async with connected(gateway.address, identity("vm-1")) as (agent, _):
+        await agent.say(Heartbeat(AgentState.HEALTHY, (Service("web", "running", "healthy"),)))
+
+        async def is_refreshed() -> bool:
+            return int(await redis.ttl(f"route:{HASH}")) > 3000
+
+        await eventually(is_refreshed)
+
+    environment = await ledger.environment()
+    assert environment.services == [{"name": "web", "status": "running", "health": "healthy", "exit_code": None}]
+    assert environment.last_heartbeat is not None
+
+
+async def test_heartbeat_does_not_bring_back_a_withdrawn_route(
+    gateway: Running, ledger: Ledger, redis: Redis, temporal_client: Client
+) -> None:
+    owner = await start_owner(temporal_client)
+    await ledger.add_vm("vm-1", owner.id, role="preview")
+    async with ledger.engine.begin() as db:
+        await db.execute(text("UPDATE environments SET vm_id = 'vm-1' WHERE id = 'env-1'"))
+
+    async with connected(gateway.address, identity("vm-1")) as (agent, _):
+        await agent.say(Heartbeat(AgentState.HEALTHY))
+
+        async def is_noted() -> bool:
+            return (await ledger.environment()).last_heartbeat is not None
+
+        await eventually(is_noted)
+
+    assert await redis.exists(f"route:{HASH}") == 0
+
+
+async def test_heartbeat_of_a_builder_leaves_the_environment_alone(
+    gateway: Running, ledger: Ledger, temporal_client: Client
+) -> None:
+    owner = await start_owner(temporal_client)
+    await ledger.add_vm("vm-1", owner.id)
+
+    async with connected(gateway.address, identity("vm-1")) as (agent, _):
+        first = (await ledger.vm("vm-1")).last_seen_at
+        await agent.say(Heartbeat(AgentState.BUILDING, (Service("evil", "running"),)))
+
+        async def is_noted() -> bool:
+            return bool((await ledger.vm("vm-1")).last_seen_at > first)
+
+        await eventually(is_noted)
+
+    assert (await ledger.environment()).services == []
+
+
+async def test_silent_builder_is_reported_lost_once(
+    open_gateway: OpenGateway, ledger: Ledger, temporal_client: Client
+) -> None:
+    owner = await start_owner(temporal_client)
+    await ledger.add_vm("vm-1", owner.id)
+
+    async with open_gateway(builder_silence_s=1.0) as running:
+        async with connected(running.address, identity("vm-1")):
+            pass
+
+        async def owner_knows() -> bool:
+            return "lost" in [event.kind for event in await signals(owner)]
+
+        await eventually(owner_knows)
+
+    assert await ledger.events("vm-1") == [(-1, "lost"), (0, "online")]
+    assert [(event.kind, event.seq) for event in await signals(owner)] == [("online", 0), ("lost", 0)]
+
+
+async def test_gateway_that_just_started_calls_nobody_silent(open_gateway: OpenGateway, ledger: Ledger) -> None:
+    await ledger.add_vm("vm-1", state="running")
+    async with ledger.engine.begin() as db:
+        await db.execute(
+            text("UPDATE vms SET online_at = now() - interval '1 h', last_seen_at = now() - interval '1 h'")
+        )
+
+    async with open_gateway(builder_silence_s=30.0) as running, connected(running.address, identity("vm-1")):
+        pass
+
+    assert (-1, "lost") not in await ledger.events("vm-1")

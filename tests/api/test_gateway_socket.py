@@ -1,0 +1,131 @@
+"""The wire itself: what is no strict WebSocket, or too much, ends the connection and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from agent.protocol import MAX_FRAME_BYTES, Heartbeat, Refused, Welcome, encode
+from tests.api.ledger import IDLE, Ledger
+from tests.api.wire import DEADLINE_S, connected, dial
+from tests.api.world import Clock, OpenGateway, Running, identity
+
+
+async def raw(address: tuple[str, int], request: bytes) -> bytes:
+    """Everything that is answered to these bytes."""
+    async with asyncio.timeout(DEADLINE_S):
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(request)
+        answer = await reader.read()
+        writer.close()
+        return answer
+
+
+def handshake(*more: str, path: str = "/v1/agent/connect") -> bytes:
+    lines = [
+        f"GET {path} HTTP/1.1",
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+        *more,
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+async def test_message_in_fragments_is_one_message(gateway: Running, ledger: Ledger) -> None:
+    await ledger.add_vm("vm-1")
+    text = encode(identity("vm-1").hello())
+
+    async with dial(gateway.address) as agent:
+        await agent.socket.send([text[:5], text[5:9], text[9:]])
+
+        assert await agent.hear(Welcome)
+
+
+async def test_two_messages_in_one_segment_are_two_messages(gateway: Running, ledger: Ledger) -> None:
+    await ledger.add_vm("vm-1")
+
+    async with dial(gateway.address) as agent:
+        await agent.say(identity("vm-1").hello(), Heartbeat(IDLE))
+        refused = await agent.hear_until(Refused)
+
+    assert refused.code == "unexpected_message"
+
+
+@pytest.mark.parametrize(
+    ("frame", "close_code"),
+    [(b"binary", 1003), ("x" * (MAX_FRAME_BYTES + 1), 1009), ("[" * 100_000, 1008), ("nonsense", 1008)],
+    ids=["binary", "too-large", "deep", "no-json"],
+)
+async def test_frame_that_is_no_message_ends_the_connection(
+    gateway: Running, ledger: Ledger, frame: str | bytes, close_code: int
+) -> None:
+    await ledger.add_vm("vm-1")
+    await ledger.add_vm("vm-2")
+
+    async with (
+        connected(gateway.address, identity("vm-2")) as (other, _),
+        connected(gateway.address, identity("vm-1")) as (agent, _),
+    ):
+        await agent.socket.send(frame)
+        code = await agent.close_code()
+        await other.say(Heartbeat(IDLE))
+        await (await other.socket.ping())
+
+    assert code == close_code
+
+
+async def test_text_that_is_not_utf8_ends_the_connection(gateway: Running, ledger: Ledger) -> None:
+    await ledger.add_vm("vm-1")
+
+    async with connected(gateway.address, identity("vm-1")) as (agent, _):
+        await agent.socket.send(b'{"type":"HEARTBEAT","state":"\xff"}', text=True)
+        code = await agent.close_code()
+
+    assert code == 1007
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (handshake(), b"400"),
+        (handshake("Host: a", "Host: b"), b"400"),
+        (handshake("Host: a", "Origin: http://evil.example"), b"403"),
+        (handshake("Host: a", path="/"), b"404"),
+        (b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", b"200"),
+        (b"POST /v1/agent/connect HTTP/1.1\r\nHost: a\r\n\r\n", b"405"),
+    ],
+    ids=["no-host", "two-hosts", "origin", "path", "health", "method"],
+)
+async def test_handshake_is_strict(gateway: Running, request_bytes: bytes, status: bytes) -> None:
+    answer = await raw(gateway.address, request_bytes)
+
+    assert answer.split(b" ")[1] == status
+
+
+async def test_handshake_with_a_body_gets_no_answer(gateway: Running) -> None:
+    assert await raw(gateway.address, handshake("Host: a", "Content-Length: 5")) == b""
+
+
+async def test_socket_without_hello_is_closed(open_gateway: OpenGateway, ledger: Ledger) -> None:
+    clock = Clock()
+
+    async with open_gateway(clock=clock) as running, dial(running.address) as agent:
+        await (await agent.socket.ping())
+        clock.advance(6)
+        refused = await agent.hear(Refused)
+
+    assert (refused.code, refused.final) == ("hello_timeout", False)
+
+
+async def test_socket_that_missed_three_heartbeats_is_cut(open_gateway: OpenGateway, ledger: Ledger) -> None:
+    clock = Clock()
+    await ledger.add_vm("vm-1")
+
+    async with open_gateway(clock=clock) as running, connected(running.address, identity("vm-1")) as (agent, _):
+        clock.advance(16)
+        code = await agent.close_code()
+
+    assert code == 1006
