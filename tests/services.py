@@ -14,8 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stagely.dev import postgres
-from stagely.dev.engines import DYNAMIC_CONFIG
-from stagely.dev.engines import _valkey_binary as valkey_program
+from stagely.dev.engines import DYNAMIC_CONFIG, valkey_program
 
 STOP_TIMEOUT_S = 20.0
 _LAUNCH = Path(__file__).parents[1] / "stagely" / "dev" / "launch.py"

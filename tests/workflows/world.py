@@ -311,7 +311,8 @@ def workers(made: World, registry: Registry) -> list[Worker]:
     source = SourceActivities(engine, made.forge, "http://{label}.localhost:8080", "registry:5000")
     comments = GitHubActivities(engine, made.forge, "http://ui/{environment}")
     cloud = VmActivities(engine, lambda name: made.cloud, lambda order, at: f"user-data of {order.vm_id}", "test")
-    core = [source.resolve_pull_request, source.plan, records.record, agents.order, routes.show, routes.withdraw]
+    core: list[Callable[..., object]] = [source.resolve_pull_request, source.plan, records.record, agents.order]
+    core += [routes.show, routes.withdraw]
     intercept = [FailureInterceptor()]
     flows = [EnvironmentWorkflow, PipelineWorkflow, VmLeaseWorkflow]
     return [
