@@ -21,6 +21,7 @@ from workflows.messages import (
     EnvironmentInput,
     EnvironmentRef,
     EnvironmentState,
+    FailureReport,
     PullRequestEvent,
     PullRequestFacts,
     PullRequestRef,
@@ -29,7 +30,7 @@ from workflows.messages import (
     Step,
     StopRequest,
 )
-from workflows.options import DESTROY_VM, GITHUB, PREVIEW_ATTEMPTS, REGISTRY, STORE_FOREVER
+from workflows.options import DESTROY_VM, GITHUB, PREVIEW_REPLACEMENTS, REGISTRY, STORE_FOREVER
 from workflows.push import Preview, Push
 
 _REMEMBERED_DELIVERIES = 64  # A redelivery comes within minutes; a pull request sees a few events an hour.
@@ -98,7 +99,7 @@ class EnvironmentWorkflow:
             if not self._inbox and not await self._rest():
                 return EnvironmentState.REAPED
             if self._preview.is_lost and self._task is None:
-                self._replace_preview()
+                await self._replace_preview()
 
     async def _rest(self) -> bool:
         """Wait until there is something to do. False: the environment's time to live is over."""
@@ -128,7 +129,7 @@ class EnvironmentWorkflow:
         if self._facts is not None and self._facts.sha == facts.sha and event.action != "redeploy":
             return True
         await self._supersede()
-        self._facts = facts
+        self._facts, self._losses = facts, 0
         self._begin_push(event.received_at)
         return True
 
@@ -156,14 +157,22 @@ class EnvironmentWorkflow:
             task.result()  # A bug shows here, as a failed workflow task that good code can finish.
         if self._push is not None:
             self._expires_at = workflow.time() + self._push.ttl_s
-            self._losses = 0 if self._push.is_ready else self._losses
 
-    def _replace_preview(self) -> None:
+    async def _replace_preview(self) -> None:
         """The preview's VM vanished at rest: deploy the same commit on a new one, a bounded number of times."""
+        assert self._facts is not None
         self._losses += 1
+        await self._preview.release()
         self._preview.forget()
-        if self._losses < PREVIEW_ATTEMPTS and self._facts is not None:
+        if self._losses <= PREVIEW_REPLACEMENTS:
             self._begin_push(workflow.time())
+            return
+        ref = EnvironmentRef(self._facts.environment_id)
+        text = f"its VM vanished {self._losses} times; it is not replaced again. Push to try anew."
+        failure = FailureReport("vm", text, code="vm_lost")
+        await workflow.execute_activity_method(RouteActivities.withdraw, ref, **STORE_FOREVER)
+        await self._record(Record(ref.environment_id, EnvironmentState.FAILED, text, failure=failure))
+        await self._comment(ref)
 
     async def _resolve(self) -> PullRequestFacts:
         ref = PullRequestRef(self._order.project_id, self._order.pr)

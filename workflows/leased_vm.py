@@ -37,8 +37,7 @@ class LeasedVm:
     """One VM under lease. Create it, `open()` it, and release it in every outcome."""
 
     order: VmLeaseInput
-    ordered_at: float = 0.0
-    online_at: float | None = None
+    is_online: bool = False
     results: dict[str, AgentEvent] = field(default_factory=dict)
     closed: FailureReport | None = None
     lost: bool = False
@@ -48,7 +47,6 @@ class LeasedVm:
 
     async def open(self, policy: ParentClosePolicy) -> None:
         """Start the lease and return at once; the VM is being created then."""
-        self.ordered_at = workflow.time()
         try:
             self._lease = await workflow.start_child_workflow(
                 VmLeaseWorkflow.run,
@@ -64,7 +62,7 @@ class LeasedVm:
     def note(self, event: AgentEvent) -> None:
         """Write down what the agent reported; a repeated event changes nothing."""
         if event.kind is AgentEventKind.ONLINE:
-            self.online_at = self.online_at or workflow.time()
+            self.is_online = True
         elif event.kind is AgentEventKind.LOST:
             self.lost = True
         elif event.kind is AgentEventKind.RESULT and (event.boot_id, event.seq) not in self._seen:
@@ -75,11 +73,9 @@ class LeasedVm:
     def is_gone(self) -> bool:
         return self.lost or self.closed is not None
 
-    async def wait_online(self, timeout_s: float) -> float:
-        """Seconds from the order to the agent's first HELLO. Raises VmLost when it does not come in time."""
-        await self._wait(lambda: self.online_at is not None, timeout_s, "vm_boot", "its agent's first contact")
-        assert self.online_at is not None
-        return self.online_at - self.ordered_at
+    async def wait_online(self, timeout_s: float) -> None:
+        """Wait for the agent's first HELLO. Raises VmLost when it does not come in time."""
+        await self._wait(lambda: self.is_online, timeout_s, "vm_boot", "its agent's first contact")
 
     async def wait_result(self, command_id: str, timeout_s: float, step: str) -> AgentEvent:
         """The agent's RESULT of a command. Raises VmLost when VM, lease or agent end first, or time runs out."""

@@ -83,4 +83,4 @@ class Margins:
 
 MARGINS = Margins()
 BUILD_ATTEMPTS = 2  # A lost builder is replaced once; a second loss is reported.
-PREVIEW_ATTEMPTS = 3  # A preview VM that vanishes is replaced; three in a row are no accident.
+PREVIEW_REPLACEMENTS = 3  # Of one commit's preview VM; a fourth loss is no accident, and each one costs money.

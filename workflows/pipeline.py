@@ -93,17 +93,16 @@ class PipelineWorkflow:
         self._note(job, f"VM {builder.order.vm_id} ordered")
         await builder.open(ParentClosePolicy.REQUEST_CANCEL)
         try:
-            boot_s = await builder.wait_online(self._order.timings.boot_timeout_s)
+            await builder.wait_online(self._order.timings.boot_timeout_s)
             self._note(job, f"building on {builder.order.vm_id}")
             limit_s = self._order.build_timeout_s + MARGINS.result_s
             result = await builder.wait_result(command.command_id, limit_s, "build")
         finally:
             await protected(builder.release())
-        return await self._finished(job, builder, boot_s, result)
+        return await self._finished(job, builder, result)
 
-    async def _finished(self, job: BuildJobRef, builder: LeasedVm, boot_s: float, result: AgentEvent) -> str:
-        boot = Step("vm_boot", RunState.COMPLETED, builder.ordered_at, job.target.name, builder.ordered_at + boot_s)
-        steps = (boot, *steps_of(result, _STEPS, job.target.name, workflow.time()))
+    async def _finished(self, job: BuildJobRef, builder: LeasedVm, result: AgentEvent) -> str:
+        steps = steps_of(result, _STEPS, job.target.name, workflow.time())
         if result.outcome == "succeeded" and result.digest:
             reference = f"{self._repository(job)}@{result.digest}"
             self._note(job, f"built {result.digest[:19]}")

@@ -59,7 +59,6 @@ class Preview:
     vm: LeasedVm | None = None
     spec: tuple[str, str, str, str] = ("", "", "", "")
     was_ready: bool = False
-    boot_recorded: bool = False
 
     @property
     def is_lost(self) -> bool:
@@ -76,7 +75,7 @@ class Preview:
             await self.vm.wait_closed()
 
     def forget(self) -> None:
-        self.vm, self.was_ready, self.boot_recorded = None, False, False
+        self.vm, self.was_ready = None, False
 
 
 class PushFailed(Exception):
@@ -243,7 +242,6 @@ class Push:
         except asyncio.CancelledError:
             await protected(self._stop_command(command))
             raise
-        self._note_boot(vm)
         self._steps.extend(steps_of(result, _STEPS, "", workflow.time()))
         if result.outcome != "succeeded":
             raise PushFailed(result.failure or FailureReport("up", f"the deployment was {result.outcome}"))
@@ -269,11 +267,6 @@ class Push:
             )
         )
         await self._comment()
-
-    def _note_boot(self, vm: LeasedVm) -> None:
-        if vm.online_at is not None and not self.preview.boot_recorded:
-            self.preview.boot_recorded = True
-            self._steps.append(Step("vm_boot", RunState.COMPLETED, vm.ordered_at, "preview", vm.online_at))
 
     async def _fail(self, report: FailureReport) -> None:
         """Say why, and free what serves nobody: a preview that never was ready, or whose VM is lost."""

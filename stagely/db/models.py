@@ -182,6 +182,9 @@ class AgentEventRow(SQLModel, table=True):
     body: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
     received_at: datetime = _time()
     forwarded_at: datetime | None = _time(nullable=True)
+    __table_args__ = (
+        Index("agent_events_open", "received_at", postgresql_where=text("forwarded_at IS NULL")),  # Read every 2 s.
+    )
 
 
 class AgentCommand(SQLModel, table=True):
@@ -198,6 +201,9 @@ class AgentCommand(SQLModel, table=True):
     created_at: datetime = _time()
     sent_at: datetime | None = _time(nullable=True)
     answered_at: datetime | None = _time(nullable=True)
+    __table_args__ = (
+        Index("agent_commands_open", "vm_id", postgresql_where=text("answered_at IS NULL")),  # Read every 3 s.
+    )
 
 
 class LogChunk(SQLModel, table=True):

@@ -19,31 +19,39 @@ class Jobs:
 
     @workflow.init
     def __init__(self, failing: str, keep_going: bool) -> None:
+        self.cleaning = False
+        self.has_failed = False
         self.cleaned: list[str] = []
         self.finished: list[str] = []
 
     @workflow.run
     async def run(self, failing: str, keep_going: bool) -> list[str]:
-        jobs = [self._job(name, failing) for name in ("a", "b", "c", "d")]
+        jobs = [self._job(name, failing, keep_going) for name in ("a", "b", "c", "d")]
         return await fanout(jobs, keep_going=keep_going)
 
     @workflow.query
     def seen(self) -> tuple[list[str], list[str]]:
         return sorted(self.cleaned), sorted(self.finished)
 
-    async def _job(self, name: str, failing: str) -> str:
+    async def _job(self, name: str, failing: str, keep_going: bool) -> str:
         try:
-            # "a" is in its clean-up already when "b" fails.
-            await workflow.sleep({"a": 0.05, "b": 0.3}.get(name, 1.0 if failing else 0.05))
+            if failing and name != "a":
+                await workflow.wait_condition(lambda: self._may_go_on(name, failing, keep_going))
             if name == failing:
+                self.has_failed = True
                 raise ApplicationError(f"{name} failed", non_retryable=True)
             self.finished.append(name)
             return name
         finally:
             await protected(self._clean(name))
 
+    def _may_go_on(self, name: str, failing: str, keep_going: bool) -> bool:
+        """The failing job fails when "a" is in its clean-up; the others go on after that, if they may."""
+        return self.cleaning if name == failing else self.has_failed and keep_going
+
     async def _clean(self, name: str) -> None:
-        await workflow.sleep(0.6)
+        self.cleaning = True
+        await workflow.sleep(0.1)
         self.cleaned.append(name)
 
 

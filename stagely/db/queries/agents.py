@@ -283,7 +283,12 @@ WITH given AS (
     FROM given g
     WHERE v.id = g.vm_id AND v.state IN ('creating', 'running')
       AND (v.proof_sha256 = g.proof OR (v.proof_sha256 = '' AND g.has_token))
-    RETURNING v.id
+    RETURNING v.id, v.environment_id, v.run_id, v.job, v.role
+), booted AS (
+    UPDATE steps s SET state = 'completed', ended_at = now()
+    FROM let_in l
+    WHERE s.environment_id = l.environment_id AND s.run_id = l.run_id AND s.name = 'vm_boot'
+      AND s.subject = CASE l.role WHEN 'builder' THEN l.job ELSE l.role END AND s.ended_at IS NULL
 )
 SELECT g.vm_id, g.boot_id, l.id IS NOT NULL AS is_in, v.state AS vm_state, v.proof_sha256 <> '' AS is_bound,
        v.team_id, v.project_id, v.environment_id, v.run_id, v.role, v.owner_workflow_id, p.repo_full_name,

@@ -12,8 +12,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stagely.db.models import utc_now
+from stagely.db.queries.timeline import NewStep, put_steps
 from stagely.db.tables import agent_commands, environments, vms
-from stagely.states import VmRole, VmState
+from stagely.states import RunState, VmRole, VmState
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,10 @@ async def open_row(engine: AsyncEngine, order: LedgerOrder) -> LedgerRow:
                 .on_conflict_do_nothing()
             )  # fmt: skip
         row = (await db.execute(_rows().where(vms.c.id == order.vm_id))).one()
+        # The gateway ends this step with the agent's first contact.
+        boot = NewStep("vm_boot", order.job or order.role, RunState.RUNNING, row.created_at.timestamp())
+        if row.state == VmState.CREATING:
+            await put_steps(db, order.environment_id, order.run_id, [boot])
     return _row(row)
 
 

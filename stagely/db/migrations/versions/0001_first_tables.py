@@ -26,6 +26,7 @@ def upgrade() -> None:
     sa.Column('forwarded_at', sa.DateTime(timezone=True), nullable=True),
     sa.PrimaryKeyConstraint('vm_id', 'boot_id', 'seq')
     )
+    op.create_index('agent_events_open', 'agent_events', ['received_at'], unique=False, postgresql_where=sa.text('forwarded_at IS NULL'))
     op.create_table('log_chunks',
     sa.Column('vm_id', sqlmodel.sql.sqltypes.AutoString(), nullable=False),
     sa.Column('boot_id', sqlmodel.sql.sqltypes.AutoString(), nullable=False),
@@ -196,6 +197,7 @@ def upgrade() -> None:
     sa.ForeignKeyConstraint(['vm_id'], ['vms.id'], ),
     sa.PrimaryKeyConstraint('id')
     )
+    op.create_index('agent_commands_open', 'agent_commands', ['vm_id'], unique=False, postgresql_where=sa.text('answered_at IS NULL'))
     op.create_index(op.f('ix_agent_commands_environment_id'), 'agent_commands', ['environment_id'], unique=False)
     op.create_index(op.f('ix_agent_commands_team_id'), 'agent_commands', ['team_id'], unique=False)
     op.create_index(op.f('ix_agent_commands_vm_id'), 'agent_commands', ['vm_id'], unique=False)
@@ -227,6 +229,7 @@ def downgrade() -> None:
     op.drop_index(op.f('ix_agent_commands_vm_id'), table_name='agent_commands')
     op.drop_index(op.f('ix_agent_commands_team_id'), table_name='agent_commands')
     op.drop_index(op.f('ix_agent_commands_environment_id'), table_name='agent_commands')
+    op.drop_index('agent_commands_open', table_name='agent_commands', postgresql_where=sa.text('answered_at IS NULL'))
     op.drop_table('agent_commands')
     op.drop_index(op.f('ix_workflow_runs_team_id'), table_name='workflow_runs')
     op.drop_index(op.f('ix_workflow_runs_environment_id'), table_name='workflow_runs')
@@ -254,5 +257,6 @@ def downgrade() -> None:
     op.drop_index(op.f('ix_log_chunks_run_id'), table_name='log_chunks')
     op.drop_index(op.f('ix_log_chunks_environment_id'), table_name='log_chunks')
     op.drop_table('log_chunks')
+    op.drop_index('agent_events_open', table_name='agent_events', postgresql_where=sa.text('forwarded_at IS NULL'))
     op.drop_table('agent_events')
     # ### end Alembic commands ###
