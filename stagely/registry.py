@@ -12,7 +12,7 @@ import httpx
 
 from stagely.errors import RegistryRefused, RegistryUnavailable
 
-CALL_TIMEOUT_S = 30.0  # A manifest is a few KB; the registry may be busy with layers.
+CALL_TIMEOUT_S = 10.0  # A manifest is a few KB, answered in milliseconds also while layers are pushed.
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _ACCEPT = ", ".join(
