@@ -46,8 +46,8 @@ GITHUB = ActivityOptions(
     retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=2)),
 )
 
-# The registry API: a merge reads and writes a few manifests; deletions are a few calls per repository. One attempt on an
-# overloaded machine was seen to hang where the next took 0.03 s.
+# The registry API: a merge reads and writes a few manifests; deletions are a few calls per repository. One attempt
+# on an overloaded machine was seen to hang where the next took 0.03 s.
 REGISTRY = ActivityOptions(
     task_queue=CORE_QUEUE,
     start_to_close_timeout=timedelta(seconds=30),
