@@ -257,7 +257,7 @@ class Push:
             Record(
                 self._environment,
                 EnvironmentState.READY,
-                "ready",
+                "every service is healthy",
                 self.run_id,
                 RunState.COMPLETED,
                 vm_id=vm.order.vm_id,

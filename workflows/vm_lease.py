@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
@@ -31,9 +32,13 @@ class VmLeaseWorkflow:
     async def run(self, order: VmLeaseInput) -> VmLeaseResult:
         workflow.set_current_details(f"{order.role} VM `{order.vm_id}` on {order.provider}: {order.job or 'preview'}")
         try:
-            return await self._hold()
-        finally:
+            result = await self._hold()
+        except BaseException:
             await protected(self._destroy())
+            raise
+        with contextlib.suppress(asyncio.CancelledError):  # The owner closed meanwhile, and that is what it wants too.
+            await protected(self._destroy())
+        return result
 
     @workflow.signal
     def release(self) -> None:
