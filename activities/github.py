@@ -46,6 +46,8 @@ class GitHubActivities:
         story = _story(life, self.log_url)
         await self._comment(life, comment_text(story))
         status = commit_status(story)
+        if status is None:
+            return
         target = story.urls[0][1] if story.urls else story.log_url
         repo = life.project.repo_full_name
         await self.github.set_status(repo, life.sha, status.state, STATUS_CONTEXT, status.description, target)

@@ -11,10 +11,12 @@ from temporalio import activity
 
 from agent.protocol import INGRESS_PORT
 from edge.routes import Route, RouteStatus
+from providers.errors import ProviderUnavailable
 from stagely import routing
 from stagely.db.queries import ledger, lives
 from stagely.db.queries.lives import LifeRow
 from stagely.errors import Conflict
+from stagely.states import VmState
 from workflows.messages import EnvironmentRef, RouteOrder
 
 PHASE_LENGTH = 200  # One sentence on the page; the record's limit is 4 KB.
@@ -30,7 +32,9 @@ class RouteActivities:
     async def show(self, order: RouteOrder) -> None:
         """Announce every label of the environment. The address is the ledger's, that is, the cloud's own word.
 
-        Raises Conflict for a VM that is not there (any more): a route must never lead to somebody else's machine.
+        Raises:
+            Conflict: the VM is being destroyed or gone; a route must never lead to somebody else's machine.
+            ProviderUnavailable: its address is not recorded yet (a killed worker's create is being tried again).
         """
         life = await lives.life(self.engine, order.environment_id)
         address = await self._address(order.vm_id) if order.vm_id else ""
@@ -48,8 +52,10 @@ class RouteActivities:
 
     async def _address(self, vm_id: str) -> str:
         row = await ledger.find_row(self.engine, vm_id)
-        if row is None or not row.address or row.state != "running":
+        if row is None or row.state in (VmState.DESTROYING, VmState.GONE):
             raise Conflict(f"VM {vm_id} is {row.state if row else 'unknown'}: no route is announced to it")
+        if not row.address:
+            raise ProviderUnavailable(f"VM {vm_id} has no recorded address yet")
         return row.address
 
     def _route(self, order: RouteOrder, life: LifeRow, address: str, port: int) -> Route:

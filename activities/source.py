@@ -34,6 +34,8 @@ from workflows.messages import (
 
 log = structlog.get_logger()
 
+_STARTING_ACTIONS = frozenset({"opened", "reopened"})
+
 
 class Repositories(Protocol):
     """What of GitHub is read here; see stagely.github.GitHub."""
@@ -54,13 +56,16 @@ class SourceActivities:
 
     @activity.defn
     async def resolve_pull_request(self, ref: PullRequestRef) -> PullRequestFacts:
-        """The pull request now, and its environment: found, or made when the pull request is open."""
+        """The pull request now, and its environment: found, or made when the pull request is open.
+
+        An environment that was stopped or reaped comes back with a new commit, or when somebody (re)opens the pull
+        request, not with a label or a new title.
+        """
         project = await lives.project(self.engine, ref.project_id)
         pull = await self.github.pull_request(project.repo_full_name, ref.pr)
-        if pull.state == "open":
-            life: LifeRow | None = await lives.living_or_new(self.engine, project, ref.pr, pull.title, pull.head_sha)
-        else:
-            life = await lives.living(self.engine, project.id, ref.pr)
+        life = await lives.living(self.engine, project.id, ref.pr)
+        if life is None and pull.state == "open" and await self._may_start(ref, pull.head_sha):
+            life = await lives.living_or_new(self.engine, project, ref.pr, pull.title, pull.head_sha)
         return PullRequestFacts(
             is_open=pull.state == "open",
             sha=pull.head_sha,
@@ -87,6 +92,9 @@ class SourceActivities:
         await self._write(request, life, plan, jobs, began)
         log.info("push planned", environment_id=life.id, run_id=request.run_id, commit=request.sha, builds=len(jobs))
         return PlanResult(plan, jobs, tuple(self._url(life, e) for e in plan.exposes))
+
+    async def _may_start(self, ref: PullRequestRef, sha: str) -> bool:
+        return ref.action in _STARTING_ACTIONS or await lives.last_sha(self.engine, ref.project_id, ref.pr) != sha
 
     async def _plan(self, life: LifeRow, sha: str) -> Plan:
         repo = life.project.repo_full_name
@@ -115,7 +123,7 @@ class SourceActivities:
                 exposes = [self._exposed(life, e) for e in plan.exposes]
                 labels = [f"{e.label}-{life.hash}" if e.label else life.hash for e in plan.exposes]
                 await lives.set_exposes(db, life.id, exposes, labels)
-                await timeline.set_environment(db, life.id, _building(request, plan))
+            await timeline.set_environment(db, life.id, _beginning(request, plan))
             state = RunState.COMPLETED if plan else RunState.FAILED
             webhook = NewStep("webhook", "", RunState.COMPLETED, min(request.received_at, began), began)
             planned = NewStep("plan", "", state, began, time.time())
@@ -134,15 +142,14 @@ class SourceActivities:
         return self.preview_url.format(label=label)
 
 
-def _building(request: PlanRequest, plan: Plan) -> dict[str, object]:
+def _beginning(request: PlanRequest, plan: Plan | None) -> dict[str, object]:
+    """The environment's columns when a push begins; without a plan its state is written with the failure."""
+    pushed: dict[str, object] = {"sha": request.sha, "run_id": request.run_id, "title": request.title[:300]}
+    if plan is None:
+        return pushed
     count = sum(len(target.arch) for target in plan.builds)
-    return {
-        "status": EnvironmentState.BUILDING,
-        "message": f"building {count} image{'s' if count != 1 else ''}",
-        "sha": request.sha,
-        "run_id": request.run_id,
-        "title": request.title[:300],
-    }
+    message = f"building {count} image{'s' if count != 1 else ''}"
+    return {**pushed, "status": EnvironmentState.BUILDING, "message": message, "failure": None}
 
 
 def _jobs(run_id: str, plan: Plan) -> tuple[BuildJobRef, ...]:

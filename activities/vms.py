@@ -13,7 +13,7 @@ from temporalio import activity
 
 from activities.heartbeats import heartbeating
 from providers.base import Provider, Vm, VmOrder
-from providers.errors import ProviderUnavailable
+from providers.errors import ProviderError, ProviderUnavailable
 from stagely.db.queries import ledger
 from stagely.db.queries.ledger import LedgerOrder, LedgerRow
 from stagely.errors import Conflict
@@ -44,50 +44,69 @@ class VmActivities:
     async def create_vm(self, order: VmLeaseInput) -> VmCreated:
         """Write the ledger row, then find or create the VM, then record its address.
 
-        Raises Conflict when the row is being destroyed already: a released lease orders nothing.
+        Raises Conflict when the row is being destroyed already: a released lease orders nothing, and what was made
+        while somebody destroyed the row is destroyed here.
         """
         began = time.monotonic()
-        row = await ledger.open_row(self.engine, _ledger_order(order))
-        if row.state in (VmState.DESTROYING, VmState.GONE):
-            raise Conflict(f"VM {order.vm_id} is {row.state} already and is not made again")
-        provider = self.provider_of(order.provider)
+        provider = self.provider_of(order.provider)  # An unknown one is refused before anything is written.
         try:
+            row = await ledger.open_row(self.engine, _ledger_order(order))
+            if row.state in (VmState.DESTROYING, VmState.GONE):
+                raise Conflict(f"VM {order.vm_id} is {row.state} already and is not made again")
             async with heartbeating():
                 vm = await self._addressed(provider, await provider.create(self._vm_order(order, row)))
         finally:
             await provider.aclose()
-        await ledger.note_running(self.engine, order.vm_id, vm.native_id, vm.address or "")
+        if not await ledger.note_running(self.engine, order.vm_id, vm.native_id, vm.address or ""):
+            await self._destroy(row)
+            raise Conflict(f"VM {order.vm_id} was given up while it was being made; it is destroyed")
         log.info("vm created", vm_id=order.vm_id, provider=order.provider, took_s=round(time.monotonic() - began, 3))
         return VmCreated(order.vm_id, vm.created_at)
 
     @activity.defn
     async def destroy_vm(self, ref: VmRef) -> None:
-        """Destroy the VM and wait until the cloud's list has it no more. No ledger row: nothing was ever ordered."""
+        """Destroy the VM and wait until the cloud's list has it no more. No ledger row: nothing was ever ordered.
+
+        A row that says gone is asked for all the same: its VM may have been made after that was seen.
+        """
         row = await ledger.find_row(self.engine, ref.vm_id)
-        if row is None or row.state is VmState.GONE:
+        if row is None:
             return
         async with heartbeating():
             await self._destroy(row)
 
     @activity.defn
     async def destroy_all(self, ref: EnvironmentRef) -> None:
-        """Destroy every VM of an environment that the ledger does not know to be gone, side by side."""
+        """Destroy every VM of an environment that the ledger does not know to be gone, side by side.
+
+        One that cannot be destroyed now does not keep the others alive; its error is raised when all have ended.
+        """
         rows = await ledger.living_rows(self.engine, ref.environment_id)
-        async with heartbeating(), asyncio.TaskGroup() as group:
-            for row in rows:
-                group.create_task(self._destroy(row))
+        async with heartbeating():
+            ended = await asyncio.gather(*(self._destroy(row) for row in rows), return_exceptions=True)
+        for error in ended:
+            if error is not None:
+                raise error
 
     async def _destroy(self, row: LedgerRow) -> None:
         began = time.monotonic()
         await ledger.note_destroying(self.engine, row.vm_id)
+        try:
+            await self._destroy_at_cloud(row)
+        except ProviderError as error:
+            # Also what a person must mend first (a revoked key) is tried again, for ever: the machine costs money.
+            log.warning("vm not destroyed", vm_id=row.vm_id, provider=row.provider, error_code=error.code)
+            raise ProviderUnavailable(f"VM {row.vm_id} is not destroyed yet: {error}") from error
+        await ledger.note_gone(self.engine, row.vm_id)
+        log.info("vm gone", vm_id=row.vm_id, provider=row.provider, took_s=round(time.monotonic() - began, 3))
+
+    async def _destroy_at_cloud(self, row: LedgerRow) -> None:
         provider = self.provider_of(row.provider)
         try:
             await provider.destroy(row.vm_id)
             await _proven_gone(provider, row.vm_id)
         finally:
             await provider.aclose()
-        await ledger.note_gone(self.engine, row.vm_id)
-        log.info("vm gone", vm_id=row.vm_id, provider=row.provider, took_s=round(time.monotonic() - began, 3))
 
     async def _addressed(self, provider: Provider, vm: Vm) -> Vm:
         deadline = time.monotonic() + ADDRESS_LIMIT_S

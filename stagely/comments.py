@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stagely.states import EnvironmentState
+from stagely.states import GONE, EnvironmentState
 
 MARKER = "<!-- stagely -->"
 _TAIL_LINES = 20
@@ -52,14 +52,11 @@ def comment_text(story: Story) -> str:
     return "\n".join(lines) + "\n"
 
 
-def commit_status(story: Story) -> CommitStatus:
-    """The status of the story's commit."""
-    state = {
-        EnvironmentState.READY: "success",
-        EnvironmentState.FAILED: "failure",
-        EnvironmentState.TERMINATED: "success",
-        EnvironmentState.REAPED: "success",
-    }.get(story.state, "pending")
+def commit_status(story: Story) -> CommitStatus | None:
+    """The status of the story's commit; None while and after the preview goes: what the commit was, it stays."""
+    if story.state is EnvironmentState.TERMINATING or story.state in GONE:
+        return None
+    state = {EnvironmentState.READY: "success", EnvironmentState.FAILED: "failure"}.get(story.state, "pending")
     return CommitStatus(state, f"{story.state}: {' '.join(story.message.split())}"[:140])
 
 

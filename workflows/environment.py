@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
-    from activities.github import GitHubActivities
     from activities.images import ImageActivities
     from activities.records import RecordActivities
     from activities.routes import RouteActivities
@@ -31,6 +30,7 @@ from workflows.messages import (
     StopRequest,
 )
 from workflows.options import DESTROY_VM, GITHUB, PREVIEW_REPLACEMENTS, REGISTRY, STORE_FOREVER
+from workflows.publisher import Publisher
 from workflows.push import Preview, Push
 
 _REMEMBERED_DELIVERIES = 64  # A redelivery comes within minutes; a pull request sees a few events an hour.
@@ -51,6 +51,7 @@ class EnvironmentWorkflow:
         self._stop: StopRequest | None = None
         self._facts: PullRequestFacts | None = None
         self._preview = Preview()
+        self._publisher = Publisher()
         self._push: Push | None = None
         self._task: asyncio.Task[None] | None = None
         self._expires_at: float | None = None
@@ -64,7 +65,7 @@ class EnvironmentWorkflow:
                 ended = await self._live()
                 await protected(self._teardown(ended))
                 # A `reopened` may have come while the VM was being destroyed: look once more before leaving.
-                if not self._inbox:
+                if not self._inbox and not await self._last_words():
                     return ended
         except asyncio.CancelledError:
             await protected(self._teardown(EnvironmentState.TERMINATED))
@@ -92,6 +93,7 @@ class EnvironmentWorkflow:
         """Follow the pull request until it closes, somebody stops it, or its time is over."""
         while True:
             if self._stop is not None:
+                self._inbox.clear()  # What came before the stop does not undo it.
                 return EnvironmentState.TERMINATED
             if self._inbox and not await self._follow():
                 return EnvironmentState.TERMINATED
@@ -100,6 +102,11 @@ class EnvironmentWorkflow:
                 return EnvironmentState.REAPED
             if self._preview.is_lost and self._task is None:
                 await self._replace_preview()
+
+    async def _last_words(self) -> bool:
+        """Wait for the last comment to be written. True: something came meanwhile, go on living."""
+        await workflow.wait_condition(lambda: bool(self._inbox) or not self._publisher.is_busy)
+        return bool(self._inbox)
 
     async def _rest(self) -> bool:
         """Wait until there is something to do. False: the environment's time to live is over."""
@@ -120,28 +127,43 @@ class EnvironmentWorkflow:
         if self._task is not None and not self._task.done():
             await workflow.sleep(self._order.timings.debounce_s, summary="several pushes become one")
         event, self._inbox = self._inbox[-1], []
-        facts = await self._resolve()
+        try:
+            facts = await self._resolve(event.action)
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            return await self._unanswered(event, error)
         if not facts.is_open or not facts.environment_id:
             self._facts = self._facts or facts
             return False
-        if self._facts is not None and self._task is not None and self._facts.sha == facts.sha:
-            return True
-        if self._facts is not None and self._facts.sha == facts.sha and event.action != "redeploy":
-            return True
-        await self._supersede()
-        self._facts, self._losses = facts, 0
-        self._begin_push(event.received_at)
+        if self._facts is None or self._facts.sha != facts.sha:
+            await self._supersede()
+            self._facts, self._losses = facts, 0
+            self._begin_push(event.received_at)
+        return True
+
+    async def _unanswered(self, event: PullRequestEvent, error: ActivityError) -> bool:
+        """GitHub does not say what became of the pull request. What runs goes on, its time to live with it."""
+        cause = error.cause
+        workflow.logger.warning("the pull request could not be read", extra={"error_code": str(cause)})
+        if isinstance(cause, ApplicationError) and cause.non_retryable:
+            return self._facts is not None  # Nothing was begun yet: there is nothing to live for.
+        self._inbox.insert(0, event)
+        await workflow.sleep(self._order.timings.unanswered_s, summary="GitHub does not answer")
         return True
 
     def _begin_push(self, received_at: float) -> None:
         assert self._facts is not None
-        self._push = Push(self._order, self._facts, self._preview, received_at or workflow.time())
+        received_at = received_at or workflow.time()
+        self._push = Push(self._order, self._facts, self._preview, received_at, self._publisher)
         self._expires_at = None
         self._task = start(self._push.run())
 
     async def _supersede(self) -> None:
         """Cancel the push that runs, and wait until its builders are released: two never deploy at once."""
         if self._task is not None:
+            assert self._push is not None
+            self._push.is_superseded = True
             self._task.cancel()
             await protected(self._settled(self._task))
             self._task = None
@@ -162,8 +184,7 @@ class EnvironmentWorkflow:
         """The preview's VM vanished at rest: deploy the same commit on a new one, a bounded number of times."""
         assert self._facts is not None
         self._losses += 1
-        await self._preview.release()
-        self._preview.forget()
+        await self._preview.drop()
         if self._losses <= PREVIEW_REPLACEMENTS:
             self._begin_push(workflow.time())
             return
@@ -172,10 +193,10 @@ class EnvironmentWorkflow:
         failure = FailureReport("vm", text, code="vm_lost")
         await workflow.execute_activity_method(RouteActivities.withdraw, ref, **STORE_FOREVER)
         await self._record(Record(ref.environment_id, EnvironmentState.FAILED, text, failure=failure))
-        await self._comment(ref)
+        self._publisher.publish(ref.environment_id)
 
-    async def _resolve(self) -> PullRequestFacts:
-        ref = PullRequestRef(self._order.project_id, self._order.pr)
+    async def _resolve(self, action: str) -> PullRequestFacts:
+        ref = PullRequestRef(self._order.project_id, self._order.pr, action)
         return await workflow.execute_activity_method(
             SourceActivities.resolve_pull_request, ref, summary=f"PR {ref.pr} now", **GITHUB
         )
@@ -192,7 +213,7 @@ class EnvironmentWorkflow:
             RouteActivities.withdraw, ref, summary="withdraw routes", **STORE_FOREVER
         )
         await self._record(Record(facts.environment_id, EnvironmentState.TERMINATING, "destroying its VMs"))
-        await self._preview.release()
+        await self._preview.drop()
         await workflow.execute_activity_method(
             VmActivities.destroy_all, ref, summary="destroy what is left", **DESTROY_VM
         )
@@ -200,8 +221,7 @@ class EnvironmentWorkflow:
         run_id = self._push.run_id if self._push else ""
         step = Step("teardown", RunState.COMPLETED, started, ended_at=workflow.time())
         await self._record(Record(facts.environment_id, state, _FAREWELL[state], run_id=run_id, steps=(step,)))
-        await self._comment(ref)
-        self._preview.forget()
+        self._publisher.publish(ref.environment_id)
 
     async def _forget_images(self, ref: EnvironmentRef) -> None:
         try:
@@ -213,14 +233,6 @@ class EnvironmentWorkflow:
         await workflow.execute_activity_method(
             RecordActivities.record, record, summary=str(record.state or ""), **STORE_FOREVER
         )
-
-    async def _comment(self, ref: EnvironmentRef) -> None:
-        try:
-            await workflow.execute_activity_method(GitHubActivities.publish, ref, summary="comment", **GITHUB)
-        except ActivityError as error:
-            cause = error.cause
-            code = cause.type if isinstance(cause, ApplicationError) else ""
-            workflow.logger.warning("the comment could not be written", extra={"error_code": code or ""})
 
 
 _FAREWELL = {

@@ -11,14 +11,28 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from temporalio import workflow
-from temporalio.exceptions import ApplicationError, ChildWorkflowError, WorkflowAlreadyStartedError
+from temporalio.exceptions import (
+    ApplicationError,
+    ChildWorkflowError,
+    FailureError,
+    WorkflowAlreadyStartedError,
+    is_cancelled_exception,
+)
 from temporalio.workflow import ParentClosePolicy
 
 with workflow.unsafe.imports_passed_through():
     from activities.vms import VmActivities
 
 from workflows.fanout import start
-from workflows.messages import AgentEvent, AgentEventKind, FailureReport, VmLeaseInput, VmRef, lease_workflow_id
+from workflows.messages import (
+    AgentEvent,
+    AgentEventKind,
+    FailureReport,
+    VmLeaseInput,
+    VmLeaseResult,
+    VmRef,
+    lease_workflow_id,
+)
 from workflows.options import DESTROY_VM
 from workflows.vm_lease import VmLeaseWorkflow
 
@@ -41,7 +55,7 @@ class LeasedVm:
     results: dict[str, AgentEvent] = field(default_factory=dict)
     closed: FailureReport | None = None
     lost: bool = False
-    _lease: workflow.ChildWorkflowHandle[VmLeaseWorkflow, object] | None = None
+    _lease: workflow.ChildWorkflowHandle[VmLeaseWorkflow, VmLeaseResult] | None = None
     _watch: asyncio.Task[None] | None = None
     _seen: set[tuple[str, int]] = field(default_factory=set)
 
@@ -88,9 +102,21 @@ class LeasedVm:
             try:
                 await self._lease.signal(VmLeaseWorkflow.release)
                 return
-            except ApplicationError:
-                pass  # The lease closed between the check and the signal; below, the VM is destroyed by id.
+            except FailureError as error:
+                if is_cancelled_exception(error):
+                    raise
+                # The lease closed between the check and the signal: the VM is destroyed by its id.
         await self.destroy()
+
+    async def renew(self, expires_in_s: float) -> None:
+        """Move the lease's dead-man deadline. A lease that has closed is noticed elsewhere."""
+        if self._lease is None or self.closed is not None:
+            return
+        try:
+            await self._lease.signal(VmLeaseWorkflow.renew, expires_in_s)
+        except FailureError as error:
+            if is_cancelled_exception(error):
+                raise
 
     async def destroy(self) -> None:
         """Destroy the VM by its id and prove it gone, whatever became of its lease. Idempotent."""
@@ -111,9 +137,8 @@ class LeasedVm:
             self.closed = FailureReport("vm", f"the lease of VM {self.order.vm_id} ended: {error.cause or error}")
             await self.destroy()  # A terminated lease destroys nothing.
             return
-        failure = getattr(result, "failure", None)
-        reason = getattr(result, "reason", "ended")
-        self.closed = failure or FailureReport("vm", f"VM {self.order.vm_id} is gone: its lease was {reason}")
+        gone = FailureReport("vm", f"VM {self.order.vm_id} is gone: its lease was {result.reason}")
+        self.closed = result.failure or gone
 
     async def _wait(self, condition: Callable[[], bool], timeout_s: float, step: str, what: str) -> None:
         try:

@@ -40,8 +40,9 @@ class Timings:
     boot_timeout_s: float = 300.0  # Order of a VM until its agent's first HELLO; clouds take 30 to 120 s.
     builder_lease_s: float = 3600.0  # Dead-man deadline of a builder, beyond boot and build limits.
     pull_timeout_s: float = 900.0  # Pulling on a fresh VM, beside the health limit of the deploy.
-    preview_lease_s: float = 8 * 24 * 3600.0  # Dead-man deadline of a preview: beyond the longest pinned week.
+    lease_margin_s: float = 6 * 3600.0  # A preview's dead-man deadline: this long after its time to live.
     ttl_s: float = 24 * 3600.0  # From the last deploy.
+    unanswered_s: float = 60.0  # Pause after half an hour of asking GitHub in vain.
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class EnvironmentInput:
 class PullRequestEvent:
     """Signal `pull_request_event`: something happened to the pull request; go and look.
 
-    `action` is for the log, `received_at` (Unix seconds) for the timeline.
+    `action` tells a (re)opening from other changes, `received_at` (Unix seconds) is for the timeline.
     """
 
     delivery_id: str
@@ -197,8 +198,11 @@ class VmLeaseResult:
 
 @dataclass(frozen=True, slots=True)
 class PullRequestRef:
+    """`action` of the webhook decides only whether an environment that ended comes back."""
+
     project_id: str
     pr: int
+    action: str = ""
 
 
 @dataclass(frozen=True, slots=True)

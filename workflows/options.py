@@ -56,11 +56,12 @@ REGISTRY = ActivityOptions(
 )
 
 # A create is one cloud call and a poll for the address. Heartbeats tell within 10 s that the worker died; the retry
-# adopts what the dead one made. The outcome must be known before the lease moves on, hence the cancellation type.
+# adopts what the dead one made. The outcome must be known before the lease moves on, hence the cancellation type. It
+# ends before the owner gives the boot up (300 s), so that the owner hears the cloud's reason and not just silence.
 CREATE_VM = ActivityOptions(
     task_queue=CLOUD_QUEUE,
-    start_to_close_timeout=timedelta(minutes=5),
-    schedule_to_close_timeout=timedelta(minutes=20),
+    start_to_close_timeout=timedelta(minutes=3),
+    schedule_to_close_timeout=timedelta(minutes=4),
     heartbeat_timeout=timedelta(seconds=10),
     retry_policy=RetryPolicy(initial_interval=timedelta(seconds=2), maximum_interval=timedelta(minutes=1)),
     cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
@@ -84,4 +85,5 @@ class Margins:
 
 MARGINS = Margins()
 BUILD_ATTEMPTS = 2  # A lost builder is replaced once; a second loss is reported.
+DEPLOY_ATTEMPTS = 2  # A preview VM that is lost during a deploy is replaced once.
 PREVIEW_REPLACEMENTS = 3  # Of one commit's preview VM; a fourth loss is no accident, and each one costs money.

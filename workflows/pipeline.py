@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from itertools import groupby
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 from temporalio.workflow import ParentClosePolicy
 
 with workflow.unsafe.imports_passed_through():
@@ -54,6 +55,7 @@ class PipelineWorkflow:
     def __init__(self, order: PipelineInput) -> None:
         self._order = order
         self._builders: dict[str, LeasedVm] = {}
+        self._is_stopping = False
         self._progress: dict[str, str] = {job.build_id: "waiting" for job in order.jobs}
 
     @workflow.run
@@ -61,11 +63,12 @@ class PipelineWorkflow:
         self._show()
         try:
             digests = await fanout([self._job(job) for job in order.jobs], keep_going=order.keep_going)
+            pairs = list(zip(order.jobs, digests, strict=True))
+            targets = [list(group) for _, group in groupby(pairs, key=lambda pair: pair[0].target.name)]
+            merged = await fanout([self._merged(group) for group in targets])
         except BuildFailed as error:
             return PipelineResult(failure=error.report)
-        pairs = list(zip(order.jobs, digests, strict=True))
-        targets = [list(group) for _, group in groupby(pairs, key=lambda pair: pair[0].target.name)]
-        return PipelineResult(images=tuple(await fanout([self._merged(group) for group in targets])))
+        return PipelineResult(images=tuple(merged))
 
     @workflow.signal
     def agent_event(self, event: AgentEvent) -> None:
@@ -78,8 +81,13 @@ class PipelineWorkflow:
         for attempt in range(1, BUILD_ATTEMPTS + 1):
             try:
                 return await self._attempt(job, attempt)
+            except BuildFailed:
+                self._is_stopping = not self._order.keep_going
+                raise
             except VmLost as error:
+                self._go_on()
                 if attempt == BUILD_ATTEMPTS or not error.may_retry:
+                    self._is_stopping = not self._order.keep_going
                     report = replace(error.report, subject=job.target.name)
                     await self._record(job, RunState.FAILED)
                     raise BuildFailed(report) from error
@@ -93,6 +101,7 @@ class PipelineWorkflow:
         self._note(job, f"VM {builder.order.vm_id} ordered")
         await builder.open(ParentClosePolicy.REQUEST_CANCEL)
         try:
+            self._go_on()
             await builder.wait_online(self._order.timings.boot_timeout_s)
             self._note(job, f"building on {builder.order.vm_id}")
             limit_s = self._order.build_timeout_s + MARGINS.result_s
@@ -100,6 +109,11 @@ class PipelineWorkflow:
         finally:
             await protected(builder.release())
         return await self._finished(job, builder, result)
+
+    def _go_on(self) -> None:
+        """Raise the cancel that the SDK turned into one of the lease, when it came while the lease was starting."""
+        if self._is_stopping or workflow.cancellation_reason() is not None:
+            raise asyncio.CancelledError
 
     async def _finished(self, job: BuildJobRef, builder: LeasedVm, result: AgentEvent) -> str:
         steps = steps_of(result, _STEPS, job.target.name, workflow.time())
@@ -123,6 +137,8 @@ class PipelineWorkflow:
         try:
             return await workflow.execute_activity_method(ImageActivities.merge, order, **REGISTRY)
         except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
             report = FailureReport("merge", f"the images of {job.target.name} could not be merged: {error.cause}")
             raise BuildFailed(report) from error
 

@@ -9,18 +9,17 @@ import asyncio
 from dataclasses import dataclass, field
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ChildWorkflowError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, ChildWorkflowError, FailureError, is_cancelled_exception
 from temporalio.workflow import ParentClosePolicy
 
 with workflow.unsafe.imports_passed_through():
     from activities.agents import AgentActivities
-    from activities.github import GitHubActivities
     from activities.records import RecordActivities
     from activities.routes import RouteActivities
     from activities.source import SourceActivities
 
 from stagely.ids import mint
-from workflows.fanout import fanout, protected, start
+from workflows.fanout import fanout, protected
 from workflows.leased_vm import LeasedVm, VmLost
 from workflows.messages import (
     AgentEvent,
@@ -28,7 +27,6 @@ from workflows.messages import (
     CommandOrder,
     DeployOrder,
     EnvironmentInput,
-    EnvironmentRef,
     EnvironmentState,
     FailureReport,
     PipelineInput,
@@ -45,8 +43,9 @@ from workflows.messages import (
     VmRole,
     pipeline_workflow_id,
 )
-from workflows.options import GITHUB, MARGINS, STORE
+from workflows.options import DEPLOY_ATTEMPTS, GITHUB, MARGINS, STORE, STORE_FOREVER
 from workflows.pipeline import PipelineWorkflow
+from workflows.publisher import Publisher
 from workflows.steps import steps_of
 
 _STEPS = ("clone", "pull", "up", "health")
@@ -54,11 +53,15 @@ _STEPS = ("clone", "pull", "up", "health")
 
 @dataclass(slots=True)
 class Preview:
-    """The environment's preview VM across pushes. `spec` is what it was ordered as; another spec means another VM."""
+    """The environment's preview VM across pushes. `spec` is what it was ordered as; another spec means another VM.
+
+    `holds_data`: it was ready once, so people's data may be on it. `serves`: a version is up and routed now.
+    """
 
     vm: LeasedVm | None = None
     spec: tuple[str, str, str, str] = ("", "", "", "")
-    was_ready: bool = False
+    holds_data: bool = False
+    serves: bool = False
 
     @property
     def is_lost(self) -> bool:
@@ -68,14 +71,12 @@ class Preview:
         if self.vm is not None and event.vm_id == self.vm.order.vm_id:
             self.vm.note(event)
 
-    async def release(self) -> None:
-        """Have the VM destroyed and wait until it is proven gone. None: nothing to do."""
+    async def drop(self) -> None:
+        """Have the VM destroyed, wait until it is proven gone, and forget it. None: nothing to do."""
         if self.vm is not None:
             await self.vm.release()
             await self.vm.wait_closed()
-
-    def forget(self) -> None:
-        self.vm, self.was_ready = None, False
+        self.vm, self.holds_data, self.serves = None, False, False
 
 
 class PushFailed(Exception):
@@ -88,34 +89,57 @@ class PushFailed(Exception):
 
 @dataclass(slots=True)
 class Push:
-    """Brings one commit to the preview. Ends with the environment ready or failed, recorded, routed and commented."""
+    """Brings one commit to the preview. Ends with the environment ready or failed, recorded, routed and commented.
+
+    `is_superseded` is set before the task is cancelled: a cancel that comes while a child is starting is turned into
+    one of the child by the SDK and swallowed here (seen), so the flag is looked at after such an await.
+    """
 
     order: EnvironmentInput
     facts: PullRequestFacts
     preview: Preview
     received_at: float
+    publisher: Publisher
     run_id: str = ""
     ttl_s: float = 0.0
-    is_ready: bool = False
+    is_superseded: bool = False
     _steps: list[Step] = field(default_factory=list)
 
     async def run(self) -> None:
+        """Raises CancelledError when it is superseded, and nothing else but bugs."""
         self.run_id = mint("run", choice=workflow.random().choice)
         self.ttl_s = self.order.timings.ttl_s
         self._show("planning")
         try:
-            await self._deploy_commit()
-        except PushFailed as error:
-            await self._fail(error.report)
-        except VmLost as error:
-            await self._fail(error.report)
-        except asyncio.CancelledError:
+            report = await self._failure()
+            self._go_on()
+            if report is not None:
+                await self._fail(report)
+        except (asyncio.CancelledError, FailureError) as error:
+            if not is_cancelled_exception(error):
+                raise
             await protected(self._record(Record(self._environment, run_id=self.run_id, run_state=RunState.CANCELLED)))
-            raise
+            raise asyncio.CancelledError from error
+
+    async def _failure(self) -> FailureReport | None:
+        """Deploy the commit; why it failed, or None when the preview is ready."""
+        try:
+            await self._deploy_commit()
+        except (PushFailed, VmLost) as error:
+            return error.report
+        except (ActivityError, ChildWorkflowError) as error:
+            if is_cancelled_exception(error):
+                raise
+            return _report("deploy", error)
+        return None
 
     @property
     def _environment(self) -> str:
         return self.facts.environment_id
+
+    def _go_on(self) -> None:
+        if self.is_superseded or workflow.cancellation_reason() is not None:
+            raise asyncio.CancelledError
 
     async def _deploy_commit(self) -> None:
         planned = await self._plan()
@@ -123,18 +147,22 @@ class Push:
         assert plan is not None
         self.ttl_s = plan.preview.ttl_s
         self._show("building")
-        announced = start(self._announce())
-        try:
-            await self._ensure_preview(plan)
-            images = await self._build(planned, plan)
-        finally:
-            await protected(_settled(announced))
-        await self._deploy(plan, planned, images)
-
-    async def _announce(self) -> None:
+        self.publisher.publish(self._environment)
         # A version that is up stays up while the next one is built; its visitors notice nothing.
-        page = [] if self.preview.was_ready else [self._route("building", "building its images")]
-        await fanout([*page, self._comment()])
+        if not self.preview.serves:
+            await self._route("building", "building its images")
+        await self._ensure_preview(plan)
+        images = await self._build(planned, plan)
+        for attempt in range(1, DEPLOY_ATTEMPTS + 1):
+            await self._ensure_preview(plan)
+            try:
+                await self._deploy(plan, planned, images, attempt)
+                return
+            except VmLost as error:
+                self._go_on()
+                if attempt == DEPLOY_ATTEMPTS or not error.may_retry:
+                    raise
+                self.preview.serves = False
 
     async def _plan(self) -> PlanResult:
         request = PlanRequest(
@@ -151,7 +179,9 @@ class Push:
                 SourceActivities.plan, request, summary=f"plan {self.facts.sha[:12]}", **GITHUB
             )
         except ActivityError as error:
-            raise _failed("plan", error) from error
+            if is_cancelled_exception(error):
+                raise
+            raise PushFailed(_report("plan", error)) from error
         if planned.failure is not None:
             raise PushFailed(planned.failure)
         return planned
@@ -161,18 +191,20 @@ class Push:
         preview = plan.preview
         spec = (preview.provider, preview.region, preview.size, preview.arch)
         if self.preview.vm is not None and (self.preview.is_lost or self.preview.spec != spec):
-            await self.preview.release()
-            self.preview.forget()
+            await self.preview.drop()
         if self.preview.vm is not None:
             return
         vm = LeasedVm(self._preview_order(plan))
         self.preview.vm, self.preview.spec = vm, spec
         await vm.open(ParentClosePolicy.ABANDON)
+        if self.is_superseded:
+            vm.lost = True  # The swallowed cancel went to its lease, which ends; the next push orders another VM.
+        self._go_on()
 
     def _preview_order(self, plan: Plan) -> VmLeaseInput:
         vm_id = mint("vm", choice=workflow.random().choice)
         prepare = CommandOrder(
-            command_id=f"{self.run_id}/prepare",
+            command_id=f"{self.run_id}/prepare/{vm_id}",
             vm_id=vm_id,
             kind="prepare",
             environment_id=self._environment,
@@ -187,13 +219,16 @@ class Push:
             owner_workflow_id=workflow.info().workflow_id,
             provider=plan.preview.provider,
             # The environment's own timer ends it at its time to live; this deadline is for when nobody does.
-            expires_in_s=self.order.timings.preview_lease_s,
+            expires_in_s=self._lease_s(),
             region=plan.preview.region,
             size=plan.preview.size,
             arch=plan.preview.arch,
             run_id=self.run_id,
             command=prepare if plan.pull else None,
         )
+
+    def _lease_s(self) -> float:
+        return self.ttl_s + self.order.timings.lease_margin_s
 
     async def _build(self, planned: PlanResult, plan: Plan) -> tuple[BuiltImage, ...]:
         order = PipelineInput(
@@ -219,31 +254,33 @@ class Push:
                 static_summary=f"commit {self.facts.sha[:12]}",
             )
         except ChildWorkflowError as error:
-            if is_cancelled_exception(error):
-                raise asyncio.CancelledError from error
+            self._go_on()
             raise PushFailed(FailureReport("build", f"the pipeline ended: {error.cause or error}")) from error
+        self._go_on()
         if result.failure is not None:
             raise PushFailed(result.failure)
         return result.images
 
-    async def _deploy(self, plan: Plan, planned: PlanResult, images: tuple[BuiltImage, ...]) -> None:
+    async def _deploy(self, plan: Plan, planned: PlanResult, images: tuple[BuiltImage, ...], attempt: int) -> None:
         vm = self.preview.vm
         assert vm is not None
         self._show("deploying")
-        command = self._deploy_command(vm, plan, planned, images)
+        command = self._deploy_command(vm, plan, planned, images, attempt)
         deploying = Record(
             self._environment, EnvironmentState.DEPLOYING, "starting its services", self.run_id, vm_id=vm.order.vm_id
         )
-        await fanout([self._order_command(command), self._record(deploying)])
         try:
+            await fanout([self._order_command(command), self._record(deploying)])
             await vm.wait_online(self.order.timings.boot_timeout_s)
             limit_s = plan.preview.health_timeout_s + self.order.timings.pull_timeout_s + MARGINS.result_s
             result = await vm.wait_result(command.command_id, limit_s, "up")
-        except asyncio.CancelledError:
-            await protected(self._stop_command(command))
+        except (asyncio.CancelledError, FailureError) as error:
+            if is_cancelled_exception(error):
+                await protected(self._stop_command(command))
             raise
         self._steps.extend(steps_of(result, _STEPS, "", workflow.time()))
         if result.outcome != "succeeded":
+            self.preview.serves = False  # The old version's containers are replaced, in part at least.
             raise PushFailed(result.failure or FailureReport("up", f"the deployment was {result.outcome}"))
         await self._go_live(plan, vm, result)
 
@@ -251,54 +288,46 @@ class Push:
         began = workflow.time()
         await self._route("ready", "", vm.order.vm_id, plan)
         self._steps.append(Step("route", RunState.COMPLETED, began, ended_at=workflow.time()))
-        self.preview.was_ready = self.is_ready = True
+        self.preview.holds_data = self.preview.serves = True
         self._show("ready")
-        await self._record(
-            Record(
-                self._environment,
-                EnvironmentState.READY,
-                "every service is healthy",
-                self.run_id,
-                RunState.COMPLETED,
-                vm_id=vm.order.vm_id,
-                clear_failure=True,
-                services=result.services,
-                steps=tuple(self._steps),
-            )
+        ready = Record(
+            self._environment,
+            EnvironmentState.READY,
+            "every service is healthy",
+            self.run_id,
+            RunState.COMPLETED,
+            vm_id=vm.order.vm_id,
+            clear_failure=True,
+            services=result.services,
+            steps=tuple(self._steps),
         )
-        await self._comment()
+        await fanout([self._record(ready), vm.renew(self._lease_s())])
+        self.publisher.publish(self._environment)
 
     async def _fail(self, report: FailureReport) -> None:
         """Say why, and free what serves nobody: a preview that never was ready, or whose VM is lost."""
         self._show(f"failed: {report.message}")
-        keep = self.preview.was_ready and not self.preview.is_lost
-        still_serves = keep and report.step not in ("pull", "up", "health")
-        if not still_serves:
+        if self.preview.is_lost or not self.preview.serves:
             await self._route("failed", report.message[:200])
-        if not keep:
-            await protected(self._drop_preview())
-        await self._record(
-            Record(
-                self._environment,
-                EnvironmentState.FAILED,
-                report.message,
-                self.run_id,
-                RunState.FAILED,
-                failure=report,
-                steps=tuple(self._steps),
-            )
+        if self.preview.is_lost or not self.preview.holds_data:
+            await protected(self.preview.drop())
+        failed = Record(
+            self._environment,
+            EnvironmentState.FAILED,
+            report.message,
+            self.run_id,
+            RunState.FAILED,
+            failure=report,
+            steps=tuple(self._steps),
         )
-        await self._comment()
-
-    async def _drop_preview(self) -> None:
-        await self.preview.release()
-        self.preview.forget()
+        await self._record(failed)
+        self.publisher.publish(self._environment)
 
     def _deploy_command(
-        self, vm: LeasedVm, plan: Plan, planned: PlanResult, images: tuple[BuiltImage, ...]
+        self, vm: LeasedVm, plan: Plan, planned: PlanResult, images: tuple[BuiltImage, ...], attempt: int
     ) -> CommandOrder:
         return CommandOrder(
-            command_id=f"{self.run_id}/deploy",
+            command_id=f"{self.run_id}/deploy/{attempt}",
             vm_id=vm.order.vm_id,
             kind="deploy",
             environment_id=self._environment,
@@ -331,24 +360,17 @@ class Push:
 
     async def _record(self, record: Record) -> None:
         await workflow.execute_activity_method(
-            RecordActivities.record, record, summary=str(record.state or record.run_state or ""), **STORE
+            RecordActivities.record, record, summary=str(record.state or record.run_state or ""), **STORE_FOREVER
         )
 
     async def _route(self, status: str, phase: str, vm_id: str = "", plan: Plan | None = None) -> None:
         expose = plan.exposes if plan else ()
         await workflow.execute_activity_method(
-            RouteActivities.show, RouteOrder(self._environment, status, vm_id, phase, expose), summary=status, **STORE
+            RouteActivities.show,
+            RouteOrder(self._environment, status, vm_id, phase, expose),
+            summary=status,
+            **STORE_FOREVER,
         )
-
-    async def _comment(self) -> None:
-        try:
-            await workflow.execute_activity_method(
-                GitHubActivities.publish, EnvironmentRef(self._environment), summary="comment", **GITHUB
-            )
-        except ActivityError as error:
-            if is_cancelled_exception(error):
-                raise
-            workflow.logger.warning("the comment could not be written", extra={"error_code": str(error.cause)})
 
     def _show(self, phase: str) -> None:
         vm = self.preview.vm
@@ -357,15 +379,8 @@ class Push:
         workflow.set_current_details("\n\n".join(rows))
 
 
-async def _settled(task: asyncio.Task[None]) -> None:
-    await workflow.wait([task], return_when=asyncio.ALL_COMPLETED)
-
-
-def _failed(step: str, error: ActivityError) -> PushFailed | asyncio.CancelledError:
-    if is_cancelled_exception(error):
-        return asyncio.CancelledError()
-    code = getattr(error.cause, "type", "") or ""
-    return PushFailed(FailureReport(step, str(error.cause or error), code=code))
+def _report(step: str, error: ActivityError | ChildWorkflowError) -> FailureReport:
+    return FailureReport(step, str(error.cause or error), code=getattr(error.cause, "type", "") or "")
 
 
 def _url_arguments(plan: Plan, urls: tuple[str, ...]) -> dict[str, str]:

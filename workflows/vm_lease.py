@@ -27,6 +27,7 @@ class VmLeaseWorkflow:
     def __init__(self, order: VmLeaseInput) -> None:
         self._order = order
         self._released = False
+        self._expires_at = workflow.time() + order.expires_in_s
 
     @workflow.run
     async def run(self, order: VmLeaseInput) -> VmLeaseResult:
@@ -45,6 +46,11 @@ class VmLeaseWorkflow:
         """The owner needs the VM no more. A second call changes nothing."""
         self._released = True
 
+    @workflow.signal
+    def renew(self, expires_in_s: float) -> None:
+        """The owner still needs the VM: move the dead-man deadline to so many seconds from now."""
+        self._expires_at = workflow.time() + expires_in_s
+
     async def _hold(self) -> VmLeaseResult:
         try:
             await workflow.execute_activity_method(
@@ -59,12 +65,14 @@ class VmLeaseWorkflow:
         return await self._wait_for_release()
 
     async def _wait_for_release(self) -> VmLeaseResult:
-        try:
-            await workflow.wait_condition(
-                lambda: self._released, timeout=self._order.expires_in_s, timeout_summary="dead-man deadline"
-            )
-        except TimeoutError:
-            return VmLeaseResult("expired")
+        while not self._released:
+            left_s = self._expires_at - workflow.time()
+            if left_s <= 0:
+                return VmLeaseResult("expired")
+            with contextlib.suppress(TimeoutError):
+                await workflow.wait_condition(
+                    lambda: self._released, timeout=left_s, timeout_summary="dead-man deadline"
+                )
         return VmLeaseResult("released")
 
     async def _destroy(self) -> None:

@@ -60,5 +60,10 @@ def test_the_commit_status_follows_the_state_and_fits_github() -> None:
     building = commit_status(story(EnvironmentState.BUILDING, "x" * 300))
 
     assert ready == CommitStatus("success", "ready: ready")
+    assert building is not None
     assert building.state == "pending"
     assert len(building.description) == 140
+
+
+def test_a_preview_that_goes_leaves_the_commits_status_as_it_was() -> None:
+    assert commit_status(story(EnvironmentState.TERMINATED)) is None

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -29,11 +29,12 @@ from activities.routes import RouteActivities
 from activities.source import SourceActivities
 from activities.vms import VmActivities
 from providers.base import PowerState, Vm, VmOrder
+from providers.errors import CredentialsRejected
 from stagely.db.bootstrap import LOCAL_TEAM, ensure_local_team
 from stagely.db.models import utc_now
 from stagely.db.queries import lives
-from stagely.db.tables import agent_commands, environments, projects, vms
-from stagely.errors import NotFound
+from stagely.db.tables import agent_commands, environments, projects, vms, workflow_runs
+from stagely.errors import GitHubRefused, GitHubUnavailable, NotFound
 from stagely.github import PullRequest
 from stagely.registry import Registry
 from stagely.states import EnvironmentState
@@ -74,9 +75,16 @@ class Cloud:
     alive: dict[str, Vm] = field(default_factory=dict)
     journal: list[str] = field(default_factory=list)
     lose_next_answer: bool = False
+    refuse_destroys: int = 0
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    """Creates wait for it; open at first."""
+
+    def __post_init__(self) -> None:
+        self.gate.set()
 
     async def create(self, order: VmOrder) -> Vm:
         self.journal.append(f"create {order.vm_id}")
+        await self.gate.wait()
         if order.vm_id not in self.alive:
             address = f"10.0.0.{len(self.journal) % 250 + 1}"
             made = Vm(order.vm_id, f"n-{order.vm_id}", PowerState.RUNNING, address, time.time(), order.environment_id)
@@ -91,6 +99,9 @@ class Cloud:
 
     async def destroy(self, vm_id: str) -> None:
         self.journal.append(f"destroy {vm_id}")
+        if self.refuse_destroys > 0:
+            self.refuse_destroys -= 1
+            raise CredentialsRejected("the key was revoked")
         self.alive.pop(vm_id, None)
 
     async def list_owned(self) -> Sequence[Vm]:
@@ -108,6 +119,8 @@ class Forge:
     files: dict[str, dict[str, str]] = field(default_factory=dict)
     comments: dict[int, str] = field(default_factory=dict)
     statuses: list[tuple[str, str]] = field(default_factory=list)
+    refuses_reading: bool = False
+    comments_are_down: bool = False
 
     def push(self, number: int, files: Mapping[str, str] | None = None) -> str:
         """Open the pull request, or move its head; gives the new commit."""
@@ -131,6 +144,8 @@ class Forge:
         )
 
     async def pull_request(self, repo: str, number: int) -> PullRequest:
+        if self.refuses_reading:
+            raise GitHubRefused("the App may not read this")
         return self.pulls[number]
 
     async def files_at(self, repo: str, paths: Sequence[str], sha: str) -> dict[str, str | None]:
@@ -146,6 +161,8 @@ class Forge:
         self.comments[comment_id] = text
 
     async def find_comment(self, repo: str, pr: int, marker: str) -> int | None:
+        if self.comments_are_down:
+            raise GitHubUnavailable("503")
         return next((number for number, text in self.comments.items() if marker in text), None)
 
     async def set_status(
@@ -168,6 +185,8 @@ class Agents:
     seen: list[CommandOrder] = field(default_factory=list)
     online: set[str] = field(default_factory=set)
     stays_offline: Callable[[str], bool] = lambda vm_id: False
+    before_deploy: Callable[[CommandOrder], Awaitable[None]] | None = None
+    _held_back: list[tuple[str, CommandOrder]] = field(default_factory=list)
 
     async def run(self) -> None:
         while True:
@@ -196,7 +215,10 @@ class Agents:
     async def _execute(self, owner: str, order: CommandOrder) -> None:
         answer = self.answer(order)
         if answer == "silent":
+            self._held_back.append((owner, order))
             return
+        if order.deploy and self.before_deploy is not None:
+            await self.before_deploy(order)
         failure = answer if isinstance(answer, FailureReport) else None
         event = AgentEvent(
             vm_id=order.vm_id,
@@ -212,6 +234,12 @@ class Agents:
         )
         await self._tell(owner, event)
         await self._tell(owner, event)  # At least once: every report comes twice here.
+
+    async def answer_held_back(self) -> None:
+        """Answer now, as `answer` says now, what was met with silence."""
+        held, self._held_back = self._held_back, []
+        for owner, order in held:
+            await self._execute(owner, order)
 
     async def _tell(self, owner: str, event: AgentEvent) -> None:
         try:
@@ -266,6 +294,12 @@ class World:
         async with self.engine.connect() as db:
             found = (await db.execute(query)).scalars().first()
         return None if found is None else await lives.life(self.engine, found)
+
+    async def run_states(self) -> list[str]:
+        """Of all pushes, in their order."""
+        query = select(workflow_runs.c.status).order_by(workflow_runs.c.created_at)
+        async with self.engine.connect() as db:
+            return list((await db.execute(query)).scalars())
 
     async def vm_states(self) -> list[str]:
         async with self.engine.connect() as db:

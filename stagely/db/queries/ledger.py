@@ -97,8 +97,8 @@ async def living_rows(engine: AsyncEngine, environment_id: str) -> Sequence[Ledg
         return [_row(row) for row in (await db.execute(query)).all()]
 
 
-async def note_running(engine: AsyncEngine, vm_id: str, native_id: str, address: str) -> None:
-    """The cloud made it: its native id and address. A row that is being destroyed keeps its state."""
+async def note_running(engine: AsyncEngine, vm_id: str, native_id: str, address: str) -> bool:
+    """The cloud made it: its native id and address. False: the row is being destroyed, and keeps its state."""
     async with engine.begin() as db:
         changed = await db.execute(
             update(vms)
@@ -111,6 +111,7 @@ async def note_running(engine: AsyncEngine, vm_id: str, native_id: str, address:
             await db.execute(
                 update(environments).where(environments.c.id == row.environment_id).values(vm_id=vm_id, vm_ip=address)
             )
+    return row is not None
 
 
 async def note_destroying(engine: AsyncEngine, vm_id: str) -> None:

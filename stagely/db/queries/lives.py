@@ -71,6 +71,14 @@ async def living(engine: AsyncEngine, project_id: str, pr: int) -> LifeRow | Non
         return await _one(db, _of(project_id, pr))
 
 
+async def last_sha(engine: AsyncEngine, project_id: str, pr: int) -> str:
+    """The commit of the newest environment of a pull request, living or not; "" when there was none."""
+    e = environments.c
+    query = select(e.sha).where(e.project_id == project_id, e.pr_number == pr).order_by(e.created_at.desc()).limit(1)
+    async with engine.connect() as db:
+        return (await db.execute(query)).scalar() or ""
+
+
 async def living_or_new(engine: AsyncEngine, found: ProjectRow, pr: int, title: str, sha: str) -> LifeRow:
     """The living environment, made if there is none; two callers at once get the same one."""
     async with engine.begin() as db:
