@@ -70,7 +70,7 @@ class Builder:
         tree = folder / "tree"
         with report.step("clone"):
             stream.line(f"Cloning {order.repo} at {order.sha}")
-            await git.checkout(order.repo, order.sha, tree, order.repo_token)
+            await git.checkout(order.repo, order.sha, git.Clone(tree, folder / "git"), order.repo_token)
         try:
             context = beneath(tree, order.context)
             places = Places(tree, context, beneath(tree, order.context, order.dockerfile), folder / "metadata.json")

@@ -8,6 +8,7 @@ the deployment ends.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from pathlib import Path
 from agent import compose, git, health
 from agent.compose import ServiceModel
 from agent.containers import Container, Containers
-from agent.engine import Engine
+from agent.engine import Engine, EngineError
 from agent.files import write_private
 from agent.health import Judgement, Verdict
 from agent.paths import OutsideTree, beneath
@@ -26,13 +27,15 @@ from agent.protocol import Deploy, Failure, Service
 from agent.pull import Puller
 from agent.registry import credentials
 from agent.report import Reporter, StepFailed
-from agent.run import Finished, Program, TookTooLong, capture, run
+from agent.run import Finished, Program, TookTooLong, capture, first, run
 from agent.streams import TAIL_LINES, LogStream
 
 CONFIG_TIMEOUT_S = 60.0  # Reading a few files; longer than a loaded machine ever took.
 STOP_TIMEOUT_S = 2  # A preview's old container: many servers as PID 1 ignore SIGTERM and would cost 10 s each.
 LOOK_S = 0.25  # Judging costs nothing: it reads what the Engine's events have told already.
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+log = logging.getLogger("stagely.agent.deploy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Deployer:
     """Deployments of the one preview of this machine, one at a time."""
 
     def __init__(self, work_dir: Path, run_dir: Path, engine: Engine, containers: Containers, preview: Preview) -> None:
-        self._work_dir = work_dir / "projects"
+        self._work_dir = work_dir
         self._run_dir = run_dir
         self._engine = engine
         self._containers = containers
@@ -62,8 +65,9 @@ class Deployer:
         self._turn = asyncio.Lock()
 
     def remove_leftovers(self) -> None:
-        """Delete the override of a deployment that a killed agent did not finish."""
-        (self._run_dir / compose.OVERRIDE_NAME).unlink(missing_ok=True)
+        """Delete the override of a deployment that a killed agent did not finish, half written or whole."""
+        for name in (compose.OVERRIDE_NAME, f".{compose.OVERRIDE_NAME}.new"):
+            (self._run_dir / name).unlink(missing_ok=True)
 
     async def deploy(self, order: Deploy, report: Reporter) -> tuple[Service, ...]:
         """The services, all of them standing. Raises StepFailed."""
@@ -71,9 +75,11 @@ class Deployer:
         stream = report.stream("deploy")
         try:
             async with self._turn:
-                return await self._deploy(order, report, stream)
+                try:
+                    return await self._deploy(order, report, stream)
+                finally:
+                    self.remove_leftovers()
         finally:
-            self.remove_leftovers()
             stream.close()
 
     async def _deploy(self, order: Deploy, report: Reporter, stream: LogStream) -> tuple[Service, ...]:
@@ -87,18 +93,23 @@ class Deployer:
         with report.step("up"), credentials(self._run_dir, _registry(order), order.registry_token) as variables:
             await self._containers_of(order)
             await self._up_while_watching(order, plan, stream, variables, began)
-        self._preview.show(Shown(order.project, order.command_id, order.expose))
+        # Until the services stand, the ports lead where the URLs that are out there expect them to.
+        self._preview.show(Shown(order.project, order.command_id, self._preview.exposed or order.expose))
         with report.step("health"):
             await self._wait_until_settled(order, plan, began)
+        self._preview.show(Shown(order.project, order.command_id, order.expose))
         return self._containers.services
 
     async def _clone(self, order: Deploy, stream: LogStream) -> tuple[Path, tuple[Path, ...]]:
         if not _PROJECT.fullmatch(order.project):
             raise StepFailed(Failure("clone", f"{order.project[:80]!r} is not a name for a Compose project."))
-        tree = self._work_dir / order.project
+        tree = self._clone_of(order).tree
         stream.line(f"Checking out {order.repo} at {order.sha}")
-        await git.checkout(order.repo, order.sha, tree, order.repo_token)
+        await git.checkout(order.repo, order.sha, self._clone_of(order), order.repo_token)
         return tree, tuple(_compose_file(tree, name, order.sha) for name in order.compose_files)
+
+    def _clone_of(self, order: Deploy) -> git.Clone:
+        return git.Clone(self._work_dir / "projects" / order.project, self._work_dir / "git" / order.project)
 
     async def _plan(self, order: Deploy, tree: Path, files: tuple[Path, ...]) -> Plan:
         config = _compose(order, files, "config", "--format", "json")
@@ -123,7 +134,9 @@ class Deployer:
             probe = compose.image_probe((image or {}).get("Config", {}).get("Healthcheck"))
             if probe:
                 probes[name] = probe
-        return compose.override(plan.model, order, plan.chosen, probes, await _file_ids(plan, order.sha))
+        return compose.override(
+            plan.model, order, plan.chosen, probes, await _file_ids(plan, self._clone_of(order), order.sha)
+        )
 
     async def _containers_of(self, order: Deploy) -> None:
         """From here on look at this project; its containers' logs belong to this command."""
@@ -139,8 +152,8 @@ class Deployer:
                 up = group.create_task(self._up(order, plan, stream, variables))
                 watch = group.create_task(self._watch(order, plan, began))
                 up.add_done_callback(lambda _: watch.cancel())
-        except* StepFailed as failures:
-            raise failures.exceptions[0] from None
+        except* (StepFailed, EngineError, OSError) as failures:
+            raise first(failures) from None
 
     async def _up(self, order: Deploy, plan: Plan, stream: LogStream, variables: Mapping[str, str]) -> None:
         verb = ["up", "--detach", "--no-build", "--quiet-pull", "--remove-orphans", "--timeout", str(STOP_TIMEOUT_S)]
@@ -201,8 +214,16 @@ class Deployer:
 
     async def _failure(self, step: str, service: str, judgement: Judgement) -> Failure:
         container = judgement.container
-        tail = tuple(await self._engine.tail(container.id, container.is_tty, TAIL_LINES)) if container else ()
+        tail = await self._tail(container) if container else ()
         return Failure(step, f"service {service} {judgement.why}", service, _exit_code(container), tail)
+
+    async def _tail(self, container: Container) -> tuple[str, ...]:
+        """Nothing when the Engine does not give it: the failure is said all the same."""
+        try:
+            return tuple(await self._engine.tail(container.id, container.is_tty, TAIL_LINES))
+        except (EngineError, OSError) as error:
+            log.info("the log's end of service %s could not be read: %s", container.service, error)
+            return ()
 
 
 def _exit_code(container: Container | None) -> int | None:
@@ -252,13 +273,13 @@ async def _captured(program: Program) -> Finished:
         raise StepFailed(Failure("up", f"{error}. The machine may be out of memory.")) from error
 
 
-async def _file_ids(plan: Plan, sha: str) -> dict[str, str]:
+async def _file_ids(plan: Plan, clone: git.Clone, sha: str) -> dict[str, str]:
     """By service, what names the content of the repository's files that it mounts."""
     root = plan.tree.resolve()
     own = {
         name: sorted(str(Path(source).relative_to(root)) for source in service.sources if root in Path(source).parents)
         for name, service in plan.model.items()
     }
-    ids = await git.object_ids(plan.tree, sha, sorted({path for paths in own.values() for path in paths}))
+    ids = await git.object_ids(clone, sha, sorted({path for paths in own.values() for path in paths}))
     named = {name: " ".join(ids[path][:12] for path in paths if path in ids) for name, paths in own.items()}
     return {name: text for name, text in named.items() if text}

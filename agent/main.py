@@ -149,8 +149,12 @@ class Agent:
 
     def _enrolled(self) -> None:
         marker = self._config.state_dir / "enrolled"
-        if not marker.exists():
+        if marker.exists():
+            return
+        try:
             write_private(marker, "")
+        except OSError as error:  # A full disk; the next Welcome tries again.
+            log.warning("it is not kept that this agent is enrolled: %s", error)
 
     def _last_outcome(self) -> AgentState:
         result = self._outbox.results.get(self._logs.command_id)

@@ -87,6 +87,10 @@ class LineMasker:
         self._patterns = patterns
         self._rest = ""
 
+    @property
+    def is_between_lines(self) -> bool:
+        return not self._rest
+
     def feed(self, text: str) -> str:
         """The lines that are complete now, masked, each with its newline; NUL becomes U+FFFD."""
         lines = (self._rest + text.replace("\x00", "\ufffd").replace("\r\n", "\n")).split("\n")

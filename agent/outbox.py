@@ -18,6 +18,7 @@ from agent.spool import Spool
 
 CAP_BYTES = 64 * 1024 * 1024  # reference/security.md: more than any build says while the core restarts.
 RESULTS_KEPT = 200  # A command is never repeated after this many others.
+UNREADABLE = "[stagely] a record was dropped here: it was unreadable after the machine's restart.\n"
 
 log = logging.getLogger("stagely.agent.outbox")
 
@@ -33,8 +34,12 @@ class ResultStore(Mapping[str, Result]):
             self._load(path)
 
     def keep(self, result: Result) -> None:
+        """On disk if it takes it: an answer is given also when the disk is full."""
         self._results[result.command_id] = result
-        write_private(self._path(result.command_id), protocol.encode(result))
+        try:
+            write_private(self._path(result.command_id), protocol.encode(result))
+        except OSError as error:
+            log.warning("the result of command %s is kept in memory only: %s", result.command_id, error)
         while len(self._results) > RESULTS_KEPT:
             oldest = next(iter(self._results))
             del self._results[oldest]
@@ -88,13 +93,22 @@ class Outbox:
         message: str = "",
         services: tuple[Service, ...] = (),
     ) -> None:
-        self._append(Status(self._next_seq, command_id, state, step, message, services))
+        """Best effort: a Status tells how far a command is, and nothing waits for it."""
+        status = Status(self.spool.next_seq, command_id, state, step, message, services)
+        try:
+            self.spool.append(protocol.encode(status))
+        except OSError as error:
+            log.warning("a status is dropped, the spool cannot be written: %s", error)
+            return
+        self._grown.set()
 
     def result(self, result: Result) -> int:
-        """Keep the answer, put it into the spool and return its seq."""
-        numbered = dataclasses.replace(result, seq=self._next_seq)
+        """Keep the answer, put it into the spool, on a full disk into memory, and return its seq."""
+        numbered = dataclasses.replace(result, seq=self.spool.next_seq)
         self.results.keep(numbered)
-        return self._append(numbered)
+        seq = self.spool.append_or_hold(protocol.encode(numbered))
+        self._grown.set()
+        return seq
 
     def forget(self, seq: int) -> None:
         self.spool.forget(seq)
@@ -117,20 +131,11 @@ class Outbox:
             self._shrunk.clear()
             await self._shrunk.wait()
 
-    @property
-    def _next_seq(self) -> int:
-        return self.spool.last_seq + 1
-
-    def _append(self, message: Status | Result) -> int:
-        seq = self.spool.append(protocol.encode(message))
-        self._grown.set()
-        return seq
-
     def _append_log(self, command_id: str, stream: str, data: str) -> bool:
         if self.spool.size_bytes >= self._cap_bytes:
             return False
         try:
-            self.spool.append(protocol.encode(Log(self._next_seq, command_id, stream, data)))
+            self.spool.append(protocol.encode(Log(self.spool.next_seq, command_id, stream, data)))
         except OSError as error:
             log.warning("log lines dropped, the spool cannot be written: %s", error)
             return False
@@ -187,13 +192,24 @@ def open_spool(state_dir: Path, run_dir: Path) -> tuple[str, Spool]:
 
 
 def _take_over(earlier: Path, spool: Spool) -> None:
+    """What is unreadable there is left out: where the line stood the stream says so, else the journal."""
     old = Spool(earlier)
-    seq = old.acked_seq
+    seq, last_log = old.acked_seq, None
     while records := old.read(seq, protocol.MAX_FRAME_BYTES):
         seq = records[-1][0]
-        for _, frame in records:
-            message = protocol.decode_to_core(frame)
-            if isinstance(message, Log | Status | Result):
-                spool.append(protocol.encode(dataclasses.replace(message, seq=spool.last_seq + 1)))
+        for number, frame in records:
+            message = _readable(frame, number) or (last_log and dataclasses.replace(last_log, data=UNREADABLE))
+            if message is not None:
+                spool.append_or_hold(protocol.encode(dataclasses.replace(message, seq=spool.next_seq)))
+            last_log = message if isinstance(message, Log) else last_log
     old.close()
     shutil.rmtree(earlier)
+
+
+def _readable(frame: str, seq: int) -> Log | Status | Result | None:
+    try:
+        message = protocol.decode_to_core(frame)
+    except ProtocolError as error:
+        log.warning("record %d of an earlier boot is dropped, it is unreadable: %s", seq, error)
+        return None
+    return message if isinstance(message, Log | Status | Result) else None

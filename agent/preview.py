@@ -35,6 +35,7 @@ class Preview:
         self._containers = containers
         self._ingress = ingress
         self._logs = logs
+        self.exposed: tuple[Exposed, ...] = ()
 
     def begin(self, project: str, command_id: str) -> None:
         """A deployment starts its containers now."""
@@ -44,7 +45,7 @@ class Preview:
     def show(self, shown: Shown) -> None:
         """Lead traffic to this deployment's services, now and after a restart of the agent."""
         write_private(self._path, json.dumps(asdict(shown)))
-        self._ingress.expose(shown.expose)
+        self._lead_to(shown.expose)
 
     def restore(self) -> bool:
         """Show again what was shown before the agent restarted; False when there was nothing."""
@@ -57,8 +58,12 @@ class Preview:
             log.warning("preview state is unreadable, waiting for the next deployment: %s", error)
             return False
         self.begin(shown.project, shown.command_id)
-        self._ingress.expose(shown.expose)
+        self._lead_to(shown.expose)
         return True
+
+    def _lead_to(self, exposed: tuple[Exposed, ...]) -> None:
+        self.exposed = exposed
+        self._ingress.expose(exposed)
 
 
 def _parse(text: str) -> Shown:

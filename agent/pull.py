@@ -7,10 +7,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from agent.engine import Engine
+from agent.engine import Engine, EngineError
 from agent.protocol import Failure
 from agent.report import StepFailed
-from agent.run import Program, TookTooLong, capture
+from agent.run import Program, TookTooLong, capture, first
 from agent.streams import LogStream
 
 PULL_TIMEOUT_S = 900.0  # A 10 GB image at 100 Mbit/s.
@@ -26,14 +26,17 @@ class Puller:
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     async def pull_all(self, images: Mapping[str, str]) -> None:
-        """Pull each of `images` (reference: the service that needs it). Raises StepFailed for the first that fails."""
+        """Pull each of `images` (reference: the service that needs it).
+
+        Raises what the first that failed did: StepFailed, EngineError or OSError.
+        """
         slots = asyncio.Semaphore(AT_ONCE)
         try:
             async with asyncio.TaskGroup() as group:
                 for reference, service in images.items():
                     group.create_task(self._pull(reference, service, slots))
-        except* StepFailed as failures:
-            raise failures.exceptions[0] from None
+        except* (StepFailed, EngineError, OSError) as failures:
+            raise first(failures) from None
 
     async def _pull(self, reference: str, service: str, slots: asyncio.Semaphore) -> None:
         async with slots:

@@ -72,6 +72,14 @@ async def capture(program: Program) -> Finished:
     return Finished(exit_code, out.decode(errors="replace"), err.decode(errors="replace"))
 
 
+def first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What a task group's first failing task raised; the others failed with it or after it."""
+    failure: BaseException = failures
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return failure
+
+
 def environment(added: Mapping[str, str]) -> dict[str, str]:
     """A program's variables: those of the agent that matter, and `added`. systemd gives a service no HOME."""
     own = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}

@@ -31,6 +31,11 @@ class LogStream:
     def tail(self) -> tuple[str, ...]:
         return tuple(self._tail)
 
+    @property
+    def is_between_lines(self) -> bool:
+        """Whether everything fed so far is in a batch or said: no line has only begun."""
+        return self._masker.is_between_lines and not self._decoder.getstate()[0]
+
     def feed(self, chunk: bytes) -> None:
         self.feed_text(self._decoder.decode(chunk))
 

@@ -22,6 +22,7 @@ class FakeContainer:
     status: str = "running"
     address: str = "172.18.0.2"
     log: list[tuple[str, str]] = field(default_factory=list)
+    ends_logs: bool = False
 
     def inspected(self) -> dict[str, object]:
         return {
@@ -94,7 +95,7 @@ class FakeEngine:
                 entry = f"{stamp} {line}".encode() if is_following else line.encode()
                 writer.write(struct.pack(">BxxxL", 1, len(entry)) + entry)
             at = len(container.log)
-            if not is_following or container.status != "running":
+            if not is_following or container.status != "running" or container.ends_logs:
                 return
             self.tick.clear()
             await self.tick.wait()

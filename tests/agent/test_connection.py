@@ -232,9 +232,12 @@ async def test_stop_is_answered_also_when_there_is_nothing_to_stop(machine: Mach
     async with listening(core) as server, running(machine.agent(server)):
         await core.until(lambda: bool(core.hellos))
         await core.send(Stop("s1", "unknown"))
-        await core.until(lambda: bool(core.results()))
+        await core.until(lambda: len(core.results()) == 2)
 
-    assert [(r.command_id, r.outcome) for r in core.results()] == [("s1", Outcome.SUCCEEDED)]
+    assert [(r.command_id, r.outcome) for r in core.results()] == [
+        ("unknown", Outcome.CANCELLED),  # Should it still come, it is not executed.
+        ("s1", Outcome.SUCCEEDED),
+    ]
 
 
 async def test_shutdown_is_answered_and_then_the_machine_is_off(machine: Machine) -> None:

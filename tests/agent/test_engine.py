@@ -140,6 +140,36 @@ async def test_a_job_that_has_ended_is_read_once(docker: FakeEngine, tmp_path: P
     assert follower.said() == [("service/job", "done\n"), ("service/web", "up\n")]
 
 
+async def test_a_position_is_kept_only_when_its_lines_are_in_the_spool(docker: FakeEngine, tmp_path: Path) -> None:
+    """One container's flush must not keep the position of another whose lines still wait."""
+    docker.containers["1"] = FakeContainer("1", "web", log=[("2026-01-01T00:00:00.000000001Z", "half a line")])
+    docker.containers["2"] = FakeContainer("2", "db", log=[("2026-01-01T00:00:00.000000002Z", "up\n")])
+
+    async with following(tmp_path, docker, "spool") as follower:
+        await follower.until(lambda: bool(follower.said()))
+        kept = json.loads((tmp_path / "service-logs.json").read_text())
+
+    assert kept == {"2": "2026-01-01T00:00:00.000000002Z"}
+
+
+async def test_a_log_that_ends_at_once_is_not_asked_for_again_at_once(docker: FakeEngine, tmp_path: Path) -> None:
+    docker.containers["1"] = FakeContainer("1", "crashes", status="restarting")
+    docker.containers["2"] = FakeContainer("2", "silent", ends_logs=True)
+
+    async with following(tmp_path, docker, "spool") as follower:
+        docker.containers["3"] = FakeContainer("3", "web", log=[("2026-01-01T00:00:00.000000002Z", "1\n")])
+        await docker.changed()
+        await follower.until(lambda: bool(follower.said()))
+        for i in range(2, 30):
+            docker.say("3", f"2026-01-01T00:00:00.0000000{i:02}Z", f"{i}\n")
+            await docker.changed()
+            await asyncio.sleep(0.01)
+
+    logs = [target.split("/")[2] for target in docker.asked if "/logs?" in target]
+    assert (logs.count("1"), logs.count("3")) == (1, 1)
+    assert logs.count("2") <= 2
+
+
 async def test_buildkit_is_reached_through_the_engine(docker: FakeEngine, tmp_path: Path) -> None:
     buildkit = BuildkitSocket(tmp_path / "run", docker.socket)
 

@@ -73,15 +73,19 @@ def forge(tmp_path: Path) -> Iterator[Forge]:
     server.server_close()
 
 
+def clone_in(folder: Path) -> git.Clone:
+    return git.Clone(folder / "tree", folder / "git")
+
+
 async def test_the_tree_is_exactly_the_commit_and_moves_to_the_next_one(forge: Forge, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     first = forge.commit({"a": "1", "b": "1"})
-    await git.checkout(forge.url, first, tree, "")
+    await git.checkout(forge.url, first, clone_in(tmp_path), "")
     (tree / "made-by-a-container").write_text("kept")
     (tree / "a").write_text("changed by a container")
 
     second = forge.commit({"a": "2"})
-    await git.checkout(forge.url, second, tree, "")
+    await git.checkout(forge.url, second, clone_in(tmp_path), "")
 
     assert {path.name: path.read_text() for path in tree.iterdir() if path.is_file()} == {
         "a": "2",
@@ -91,13 +95,13 @@ async def test_the_tree_is_exactly_the_commit_and_moves_to_the_next_one(forge: F
 
 
 async def test_the_token_travels_as_basic_password_and_is_written_nowhere(forge: Forge, tmp_path: Path) -> None:
-    tree = tmp_path / "tree"
-
-    await git.checkout(forge.url, forge.commit({"a": "1"}), tree, "t0ken")
+    await git.checkout(forge.url, forge.commit({"a": "1"}), clone_in(tmp_path), "t0ken")
 
     basic = base64.b64encode(b"x-access-token:t0ken").decode()
     assert set(forge.seen) == {f"Basic {basic}"}
-    written = b"".join(path.read_bytes() for path in tree.rglob("*") if path.is_file())
+    written = b"".join(
+        path.read_bytes() for folder in ("tree", "git") for path in (tmp_path / folder).rglob("*") if path.is_file()
+    )
     assert b"t0ken" not in written
     assert basic.encode() not in written
 
@@ -111,7 +115,7 @@ async def test_hooks_of_the_machine_do_not_run(forge: Forge, tmp_path: Path, mon
     (home / ".gitconfig").write_text(f"[core]\n\thooksPath = {home}/hooks\n")
     monkeypatch.setenv("HOME", str(home))
 
-    await git.checkout(forge.url, forge.commit({"a": "1"}), tmp_path / "tree", "")
+    await git.checkout(forge.url, forge.commit({"a": "1"}), clone_in(tmp_path), "")
 
     assert not (tmp_path / "ran").exists()
 
@@ -120,7 +124,7 @@ async def test_a_commit_that_does_not_exist_is_named(forge: Forge, tmp_path: Pat
     forge.commit({"a": "1"})
 
     with pytest.raises(StepFailed, match="could not be fetched at commit 000000000000") as caught:
-        await git.checkout(forge.url, "0" * 40, tmp_path / "tree", "")
+        await git.checkout(forge.url, "0" * 40, clone_in(tmp_path), "")
 
     assert caught.value.failure.step == "clone"
     assert caught.value.failure.exit_code == 128
@@ -139,17 +143,53 @@ async def test_a_commit_that_does_not_exist_is_named(forge: Forge, tmp_path: Pat
 )
 async def test_odd_orders_are_refused_before_git_sees_them(tmp_path: Path, repo: str, sha: str) -> None:
     with pytest.raises(StepFailed):
-        await git.checkout(repo, sha, tmp_path / "tree", "")
+        await git.checkout(repo, sha, clone_in(tmp_path), "")
 
     assert not (tmp_path / "tree").exists()
 
 
 async def test_the_content_of_files_has_a_name(forge: Forge, tmp_path: Path) -> None:
-    tree = tmp_path / "tree"
     sha = forge.commit({"a": "1", "b": "1", "c": "2"})
-    await git.checkout(forge.url, sha, tree, "")
+    await git.checkout(forge.url, sha, clone_in(tmp_path), "")
 
-    ids = await git.object_ids(tree, sha, ["a", "b", "c", "missing"])
+    ids = await git.object_ids(clone_in(tmp_path), sha, ["a", "b", "c", "missing"])
 
     assert ids["a"] == ids["b"] != ids["c"]
     assert set(ids) == {"a", "b", "c"}
+
+
+async def test_what_a_container_writes_into_the_tree_starts_no_program(forge: Forge, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    await git.checkout(forge.url, forge.commit({"a": "1", ".gitattributes": "* filter=evil\n"}), clone_in(tmp_path), "")
+    assert not (tree / ".git").exists()
+    evil = f'[filter "evil"]\n\tsmudge = "env > {tmp_path}/ran; cat"\n'
+    (tree / ".git" / "info").mkdir(parents=True)
+    (tree / ".git" / "config").write_text(evil)
+    (tree / ".git" / "info" / "attributes").write_text("* filter=evil\n")
+
+    await git.checkout(forge.url, forge.commit({"a": "2"}), clone_in(tmp_path), "t0ken")
+
+    assert (tree / "a").read_text() == "2"
+    assert not (tmp_path / "ran").exists()
+
+
+async def test_locks_of_a_killed_git_are_removed(forge: Forge, tmp_path: Path) -> None:
+    await git.checkout(forge.url, forge.commit({"a": "1"}), clone_in(tmp_path), "")
+    for lock in ("index.lock", "shallow.lock", "HEAD.lock"):
+        (tmp_path / "git" / lock).write_text("")
+
+    await git.checkout(forge.url, forge.commit({"a": "2"}), clone_in(tmp_path), "")
+
+    assert (tmp_path / "tree" / "a").read_text() == "2"
+
+
+@pytest.mark.parametrize("broken", ["index", "config", "HEAD", "shallow"])
+async def test_a_broken_folder_of_git_is_made_anew(forge: Forge, tmp_path: Path, broken: str) -> None:
+    await git.checkout(forge.url, forge.commit({"a": "1"}), clone_in(tmp_path), "")
+    (tmp_path / "tree" / "made-by-a-container").write_text("kept")
+    (tmp_path / "git" / broken).write_text("half")
+
+    await git.checkout(forge.url, forge.commit({"a": "2"}), clone_in(tmp_path), "")
+
+    assert (tmp_path / "tree" / "a").read_text() == "2"
+    assert (tmp_path / "tree" / "made-by-a-container").read_text() == "kept"

@@ -1,9 +1,10 @@
 """What the agent has to say: results that survive, logs that say when they were dropped, a spool across reboots."""
 
+import os
 from pathlib import Path
 
-from agent.outbox import Outbox, ResultStore, open_spool, pieces
-from agent.protocol import MAX_FRAME_BYTES, Log, Outcome, Result, decode_to_core, encode
+from agent.outbox import UNREADABLE, Outbox, ResultStore, open_spool, pieces
+from agent.protocol import MAX_FRAME_BYTES, AgentState, Log, Outcome, Result, decode_to_core, encode
 from agent.spool import Spool
 
 
@@ -101,3 +102,34 @@ def test_a_stored_result_that_is_no_message_is_forgotten(tmp_path: Path) -> None
     (tmp_path / "results" / "00.json").write_text("{half")
 
     assert len(ResultStore(tmp_path / "results")) == 0
+
+
+def test_on_a_full_disk_a_status_is_dropped_and_a_result_is_said(tmp_path: Path) -> None:
+    outbox = new(tmp_path)
+    (tmp_path / "results").rmdir()
+    (tmp_path / "results").write_text("")  # Nothing can be written beneath it.
+    os.close(outbox.spool._out)
+    outbox.spool._out = os.open("/dev/full", os.O_WRONLY)
+
+    outbox.status("c1", AgentState.BUILDING, "build")
+    seq = outbox.result(Result(0, "c1", Outcome.FAILED))
+
+    assert said(outbox) == [Result(seq, "c1", Outcome.FAILED)]
+    assert outbox.results["c1"].seq == seq
+
+
+def test_an_unreadable_record_is_left_out_and_the_stream_says_so(tmp_path: Path) -> None:
+    _, first = open_spool(tmp_path / "state", tmp_path / "before")
+    first.append("\x00\x00")
+    first.append(encode(Log(2, "c1", "deploy", "one\n")))
+    first.append("{half")
+    first.append(encode(Log(4, "c1", "deploy", "two\n")))
+    first.close()
+
+    _, second = open_spool(tmp_path / "state", tmp_path / "after")
+
+    assert [decode_to_core(frame) for _, frame in second.read(0, MAX_FRAME_BYTES)] == [
+        Log(1, "c1", "deploy", "one\n"),
+        Log(2, "c1", "deploy", UNREADABLE),
+        Log(3, "c1", "deploy", "two\n"),
+    ]

@@ -86,6 +86,50 @@ def test_a_full_disk_keeps_nothing_of_a_record(tmp_path: Path) -> None:
     assert frames(spool) == [(1, "a")]
 
 
+def test_a_record_that_must_not_be_refused_is_held_in_memory_and_the_next_one_is_on_disk(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.append("a")
+    spool._out = _read_only(tmp_path / "read-only", spool)
+
+    held = [spool.append_or_hold("b"), spool.append("c")]
+
+    assert held == [2, 3]
+    assert frames(spool) == [(1, "a"), (2, "b"), (3, "c")]
+    assert frames(Spool(tmp_path)) == [(1, "a"), (3, "c")]
+
+
+def test_the_number_of_a_record_that_was_only_in_memory_is_not_given_again(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool._out = _read_only(tmp_path / "read-only", spool)
+    spool.forget(spool.append_or_hold("a"))
+
+    again = Spool(tmp_path)
+
+    assert again.last_seq == again.acked_seq == 1
+    assert again.append("b") == 2
+    assert frames(again, again.acked_seq) == [(2, "b")]
+
+
+def test_numbers_go_on_above_what_the_core_says_it_has(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.append("a")
+
+    spool.forget(3)
+
+    assert spool.append("b") == 4
+    assert frames(spool, spool.acked_seq) == [(4, "b")]
+
+
+def test_a_torn_note_of_what_was_acknowledged_says_the_rest_again(tmp_path: Path) -> None:
+    Spool(tmp_path).append("a")
+    (tmp_path / "acked").write_bytes(b"00\x00\x00")
+
+    spool = Spool(tmp_path)
+
+    assert spool.acked_seq == 0
+    assert frames(spool) == [(1, "a")]
+
+
 def _read_only(path: Path, spool: Spool) -> int:
     import os
 
