@@ -13,6 +13,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 from temporalio import workflow
+from temporalio.exceptions import is_cancelled_exception
 
 T = TypeVar("T")
 
@@ -57,7 +58,8 @@ async def fanout(jobs: Sequence[Coroutine[Any, Any, T]], *, keep_going: bool = F
         await protected(_end(tasks))
     failures = [e for task in tasks if (e := _error_of(task)) is not None]
     if failures:
-        raise next((e for e in failures if not isinstance(e, asyncio.CancelledError)), failures[0])
+        # A sibling that was cancelled inside an activity ends with that activity's error: it is no reason either.
+        raise next((e for e in failures if not is_cancelled_exception(e)), failures[0])
     return [task.result() for task in tasks]
 
 

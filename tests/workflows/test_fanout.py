@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import pytest
-from temporalio import workflow
+from temporalio import activity, workflow
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
@@ -11,6 +12,11 @@ from temporalio.worker import Worker
 from workflows.fanout import fanout, protected
 
 QUEUE = "fanout"
+
+
+@activity.defn
+async def endless() -> None:
+    await asyncio.get_running_loop().create_future()
 
 
 @workflow.defn
@@ -78,6 +84,30 @@ async def test_a_failed_job_stops_its_siblings_and_every_clean_up_runs_to_its_en
     assert outcome == "b failed"
     assert cleaned == ["a", "b", "c", "d"]
     assert finished == ["a"]
+
+
+@workflow.defn
+class Siblings:
+    """The first job is cancelled inside an activity because the second one failed."""
+
+    @workflow.run
+    async def run(self) -> list[None]:
+        return await fanout([self._waits(), self._fails()])
+
+    async def _waits(self) -> None:
+        await workflow.execute_activity(endless, start_to_close_timeout=timedelta(seconds=30))
+
+    async def _fails(self) -> None:
+        await workflow.sleep(0.1)
+        raise ApplicationError("the reason", non_retryable=True)
+
+
+async def test_the_reason_is_the_failure_and_not_the_sibling_that_was_cancelled_by_it(temporal_client: Client) -> None:
+    async with Worker(temporal_client, task_queue=QUEUE, workflows=[Siblings], activities=[endless]):
+        with pytest.raises(WorkflowFailureError) as failed:
+            await temporal_client.execute_workflow(Siblings.run, id="fanout-siblings", task_queue=QUEUE)
+
+    assert str(failed.value.cause) == "the reason"
 
 
 async def test_with_keep_going_the_others_finish_and_the_failure_is_still_raised(temporal_client: Client) -> None:
