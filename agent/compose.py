@@ -1,6 +1,7 @@
 """The user's Compose model, and the override that turns it into a preview. Pure.
 
-The override touches exactly this: images by digest instead of `build`, environment (secrets in scope and the
+The override touches exactly this: images instead of `build` (by digest, or the one that Compose just built here),
+environment (secrets in scope and the
 preview's URLs), start probes where the user set none, and a label on services that mount files of the repository, so
 that Compose recreates them when those files changed (a bind mount of a file keeps showing the old one after git
 replaced it). Names, profiles, networks, volumes and mounts stay as written.
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any  # The model's JSON; `parse` names every key it takes.
 
@@ -51,17 +52,6 @@ class ServiceModel:
     sources: tuple[str, ...] = ()
 
 
-class UnbuiltService(ValueError):
-    """A service has a `build` section, but the deployment brings no image for it."""
-
-    def __init__(self, service: str) -> None:
-        super().__init__(
-            f"service {service} has a `build` section but no image was built for it. "
-            "Add it under `builds` in stagely.yaml, or give it an `image`."
-        )
-        self.service = service
-
-
 def parse(text: str) -> dict[str, ServiceModel]:
     """The services of `docker compose config --format json`, by name."""
     model = json.loads(text)
@@ -73,27 +63,32 @@ def parse(text: str) -> dict[str, ServiceModel]:
 
 
 def references(model: Mapping[str, ServiceModel], order: Deploy) -> dict[str, str]:
-    """The image of each service that must not be taken from the user's file. Raises UnbuiltService.
+    """The image of each service that must not be taken from the user's file: a pushed one, or one that is built here.
 
     A service without `build` that names the image of a built one means that one: locally, building made it.
     """
-    given = {image.service: image.reference for image in order.images}
-    made = {service.image: given[name] for name, service in model.items() if service.image and name in given}
-    chosen = {}
-    for name, service in model.items():
-        if name in given or service.image in made:
-            chosen[name] = given.get(name) or made[service.image]
-        elif service.is_built:
-            raise UnbuiltService(name)
-    return chosen
+    pushed = _pushed(model, order)
+    here = {name: service.image or f"{order.project}-{name}" for name, service in model.items() if service.is_built}
+    return here | pushed
 
 
-def used_images(model: Mapping[str, ServiceModel], chosen: Mapping[str, str]) -> dict[str, str]:
-    """Every image that must be here before `up`, with the first service that needs it."""
+def built_here(model: Mapping[str, ServiceModel], order: Deploy) -> tuple[str, ...]:
+    """The services that Compose builds on this machine: those with `build` that no image was pushed for."""
+    pushed = _pushed(model, order)
+    return tuple(
+        name for name, service in model.items() if service.is_built and service.replicas and name not in pushed
+    )
+
+
+def used_images(
+    model: Mapping[str, ServiceModel], chosen: Mapping[str, str], here: Collection[str] = ()
+) -> dict[str, str]:
+    """Every image to pull before `up`, with the first service that needs it; not those that `here` builds."""
+    made = {chosen[name] for name in here}
     needed: dict[str, str] = {}
     for name, service in model.items():
         reference = chosen.get(name) or service.image
-        if reference and service.replicas:
+        if reference and service.replicas and reference not in made:
             needed.setdefault(reference, name)
     return needed
 
@@ -160,6 +155,16 @@ def image_probe(healthcheck: Mapping[str, Any] | None) -> Probe | None:
         bool(healthcheck.get("StartPeriod")),
         bool(healthcheck.get("StartInterval")),
     )
+
+
+def _pushed(model: Mapping[str, ServiceModel], order: Deploy) -> dict[str, str]:
+    given = {image.service: image.reference for image in order.images}
+    made = {service.image: given[name] for name, service in model.items() if service.image and name in given}
+    return {
+        name: given.get(name) or made[service.image]
+        for name, service in model.items()
+        if name in given or service.image in made
+    }
 
 
 def _image_lines(service: ServiceModel, reference: str) -> Iterator[str]:

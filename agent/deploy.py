@@ -31,6 +31,7 @@ from agent.run import Finished, Program, TookTooLong, capture, first, run
 from agent.streams import TAIL_LINES, LogStream
 
 CONFIG_TIMEOUT_S = 60.0  # Reading a few files; longer than a loaded machine ever took.
+BUILD_TIMEOUT_S = 900.0  # What Compose builds on this machine; as long as a pull may take.
 STOP_TIMEOUT_S = 2  # A preview's old container: many servers as PID 1 ignore SIGTERM and would cost 10 s each.
 LOOK_S = 0.25  # Judging costs nothing: it reads what the Engine's events have told already.
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -40,13 +41,17 @@ log = logging.getLogger("stagely.agent.deploy")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What Compose is told. `files` are absolute; `model` is the user's, as Compose resolved it."""
+    """What Compose is told. `files` are absolute; `model` is the user's, as Compose resolved it.
+
+    `built_here` are the services that Compose builds on this machine before it starts them.
+    """
 
     tree: Path
     files: tuple[Path, ...]
     override: Path
     model: Mapping[str, ServiceModel]
     chosen: Mapping[str, str]
+    built_here: tuple[str, ...] = ()
 
     @property
     def expected(self) -> dict[str, int]:
@@ -87,7 +92,10 @@ class Deployer:
             tree, files = await self._clone(order, stream)
         with report.step("pull"), credentials(self._run_dir, _registry(order), order.registry_token) as variables:
             plan = await self._plan(order, tree, files)
-            await Puller(self._engine, stream, variables).pull_all(compose.used_images(plan.model, plan.chosen))
+            await Puller(self._engine, stream, variables).pull_all(
+                compose.used_images(plan.model, plan.chosen, plan.built_here)
+            )
+            await self._build_here(order, plan, stream, variables)
             write_private(plan.override, await self._override(order, plan))
         began = time.time()
         with report.step("up"), credentials(self._run_dir, _registry(order), order.registry_token) as variables:
@@ -121,11 +129,26 @@ class Deployer:
             raise StepFailed(
                 Failure("up", f"{', '.join(order.compose_files)}: no service is active. Check `profiles`.")
             )
+        chosen, here = compose.references(model, order), compose.built_here(model, order)
+        return Plan(tree, files, self._run_dir / compose.OVERRIDE_NAME, model, chosen, here)
+
+    async def _build_here(self, order: Deploy, plan: Plan, stream: LogStream, variables: Mapping[str, str]) -> None:
+        """Let Compose build, from the user's files alone, what no builder VM built."""
+        if not plan.built_here:
+            return
+        named = ", ".join(plan.built_here)
+        stream.line(f"Building here, with docker compose: {named}")
+        argv = _compose(order, plan.files, "build", *plan.built_here)
+        env = {**compose.interpolation(order), **variables}
+        program = Program(argv, BUILD_TIMEOUT_S, plan.files[0].parent, env)
         try:
-            chosen = compose.references(model, order)
-        except compose.UnbuiltService as error:
-            raise StepFailed(Failure("up", str(error), error.service)) from error
-        return Plan(tree, files, self._run_dir / compose.OVERRIDE_NAME, model, chosen)
+            exit_code = await run(program, stream.feed, stream.feed)
+        except TookTooLong as error:
+            raise StepFailed(Failure("build", f"{named}: building on the preview VM: {error}")) from error
+        if exit_code:
+            said = [line for line in stream.tail if line.strip()]
+            message = f"{named}: docker compose build: {said[-1] if said else f'ended with exit code {exit_code}'}"
+            raise StepFailed(Failure("build", message, plan.built_here[0], exit_code, stream.tail))
 
     async def _override(self, order: Deploy, plan: Plan) -> str:
         probes = {}

@@ -17,7 +17,8 @@ class BuildTarget:
     """One image to build: target x architecture is one build job.
 
     `service` is the Compose service that runs it, `name` the target's name (a path component of its repository).
-    `context` and `dockerfile` are relative paths, `dockerfile` relative to the context.
+    `context` and `dockerfile` are relative paths, `dockerfile` relative to the context. `also` are further services
+    that run this image: those whose build is the same.
     """
 
     name: str
@@ -27,6 +28,7 @@ class BuildTarget:
     stage: str = ""
     args: dict[str, str] = field(default_factory=dict)
     arch: tuple[str, ...] = ("amd64",)
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

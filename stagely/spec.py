@@ -5,6 +5,7 @@ docs/stagely-yaml.md holds the annotated example; the tests parse it.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from typing import Annotated, Any, Literal
 
@@ -31,12 +32,25 @@ def _as_list(value: Any) -> Any:  # Any: as above.
 
 
 def _inside(path: str) -> str:
-    if not path or len(path) > 400 or path.startswith("/") or "\\" in path or ".." in path.split("/"):
+    tidy = posixpath.normpath(path)
+    if not path or len(path) > 400 or path.startswith("/") or "\\" in path or tidy.split("/")[0] == "..":
         raise ValueError("must be a relative path inside the repository")
-    return path
+    return tidy
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds)]
+def _between(low: str, high: str) -> AfterValidator:
+    least, most = _seconds(low), _seconds(high)
+
+    def check(value: float) -> float:
+        if not least <= value <= most:
+            raise ValueError(f"must be from {low} to {high}")
+        return value
+
+    return AfterValidator(check)
+
+
+Ttl = Annotated[float, BeforeValidator(_seconds), _between("1m", "30d")]
+HealthTimeout = Annotated[float, BeforeValidator(_seconds), _between("5s", "1h")]
 Arch = Literal["amd64", "arm64"]
 RelativePath = Annotated[str, AfterValidator(_inside)]
 
@@ -61,8 +75,8 @@ class PreviewPart(_Part):
     region: str = ""
     size: str = ""
     arch: Arch | None = None
-    ttl: Seconds = DEFAULT_TTL_S
-    health_timeout: Seconds = DEFAULT_HEALTH_TIMEOUT_S
+    ttl: Ttl = DEFAULT_TTL_S
+    health_timeout: HealthTimeout = DEFAULT_HEALTH_TIMEOUT_S
 
 
 class Triggers(_Part):

@@ -39,7 +39,7 @@ class Timings:
     debounce_s: float = 2.0  # Several pushes within it become one run. Waits only while a pipeline runs.
     boot_timeout_s: float = 300.0  # Order of a VM until its agent's first HELLO; clouds take 30 to 120 s.
     builder_lease_s: float = 3600.0  # Dead-man deadline of a builder, beyond boot and build limits.
-    pull_timeout_s: float = 900.0  # Pulling on a fresh VM, beside the health limit of the deploy.
+    pull_timeout_s: float = 1860.0  # The agent's own limits on pulling and on what Compose builds there, 900 s each.
     lease_margin_s: float = 6 * 3600.0  # A preview's dead-man deadline: this long after its time to live.
     ttl_s: float = 24 * 3600.0  # From the last deploy.
     unanswered_s: float = 60.0  # Pause after half an hour of asking GitHub in vain.

@@ -21,6 +21,7 @@ from workflows.messages import (
     AgentEvent,
     BuildJobRef,
     BuildOrder,
+    BuildTarget,
     BuiltImage,
     CommandOrder,
     FailureReport,
@@ -68,7 +69,13 @@ class PipelineWorkflow:
             merged = await fanout([self._merged(group) for group in targets])
         except BuildFailed as error:
             return PipelineResult(failure=error.report)
-        return PipelineResult(images=tuple(merged))
+        return PipelineResult(
+            images=tuple(
+                image
+                for group, built in zip(targets, merged, strict=True)
+                for image in _for_services(group[0][0].target, built)
+            )
+        )
 
     @workflow.signal
     def agent_event(self, event: AgentEvent) -> None:
@@ -206,3 +213,8 @@ class PipelineWorkflow:
         rows = [f"| {j.target.name} | {j.arch} | {self._progress[j.build_id]} |" for j in self._order.jobs]
         head = f"commit `{self._order.sha}`\n\n| target | arch | |\n|---|---|---|\n"
         workflow.set_current_details(head + "\n".join(rows))
+
+
+def _for_services(target: BuildTarget, built: BuiltImage) -> list[BuiltImage]:
+    """One image may run as several services."""
+    return [replace(built, service=service) for service in (target.service, *target.also)]

@@ -2,12 +2,10 @@
 
 import json
 
-import pytest
-
 from agent.compose import (
     Probe,
     ServiceModel,
-    UnbuiltService,
+    built_here,
     image_probe,
     interpolation,
     override,
@@ -144,11 +142,20 @@ def test_a_service_without_build_that_names_a_built_image_gets_that_image() -> N
     }
 
 
-def test_a_build_section_without_an_image_is_an_error_that_says_what_to_do() -> None:
-    model = {"admin": ServiceModel("admin", is_built=True)}
+def test_what_no_builder_built_is_built_here_and_not_pulled() -> None:
+    model = {
+        "web": ServiceModel("web", is_built=True),
+        "admin": ServiceModel("admin", is_built=True, pull_policy="build"),
+        "tool": ServiceModel("tool", image="tool:1", is_built=True),
+        "cron": ServiceModel("cron", image="tool:1"),
+        "off": ServiceModel("off", is_built=True, replicas=0),
+    }
+    here = built_here(model, ORDER)
+    chosen = references(model, ORDER)
 
-    with pytest.raises(UnbuiltService, match="service admin has a `build` section but no image was built for it"):
-        references(model, ORDER)
+    assert here == ("admin", "tool")
+    assert used_images(model, chosen, here) == {"r:1/p/e/web@sha256:11": "web"}
+    assert '"pr-1-admin"\n    build: !reset null\n    pull_policy: missing' in override(model, ORDER, chosen, {}, {})
 
 
 def test_images_are_pulled_once_and_not_for_services_without_containers() -> None:

@@ -55,7 +55,12 @@ keep_going: true
 """
     compose = COMPOSE + "  API_v2: {image: nginx:1}\n"
 
-    found = make_plan({"docker-compose.yml": compose, "stagely.yaml": spec}, provider="local", arch="amd64")
+    found = make_plan(
+        {"docker-compose.yml": compose, "stagely.yaml": spec},
+        provider="local",
+        arch="amd64",
+        providers=frozenset({"local", "hetzner"}),
+    )
 
     assert found.builds == (
         BuildTarget("backend", "api", "api", "Dockerfile.prod", "release", {"MODE": "slow"}, ("amd64", "arm64")),
@@ -85,7 +90,7 @@ services:
 
     found = make_plan({"compose.yaml": compose}, provider="local", arch="arm64")
 
-    assert found.builds[1] == BuildTarget("web", "web", "app", arch=("arm64",))
+    assert found.builds == (BuildTarget("base", "base", "app", arch=("arm64",), also=("web",)),)
 
 
 def test_a_compose_file_in_a_folder_has_its_contexts_below_that_folder() -> None:
@@ -174,7 +179,7 @@ def test_a_wrong_stagely_yaml_is_refused_with_file_line_path_value_and_remedy(sp
         ),
         (
             "a: b: c",
-            "docker-compose.yml:1: mapping values are not allowed here. "
+            "docker-compose.yml:1: mapping values are not allowed in this context. "
             "Mend the YAML; `docker compose config` shows it too.",
         ),
         (
@@ -198,6 +203,87 @@ def test_a_wrong_compose_file_is_refused_with_file_line_path_and_remedy(compose:
         make_plan({"docker-compose.yml": compose}, provider="local", arch="amd64")
 
     assert str(refused.value) == message
+
+
+def planned(compose: str, spec: str = "", path: str = "compose.yaml") -> Plan:
+    return make_plan({path: compose, "stagely.yaml": spec}, provider="local", arch="amd64")
+
+
+def test_services_with_the_same_build_share_one_target_and_nothing_of_it_is_pulled() -> None:
+    found = planned(
+        """
+x-app: &app {build: ., image: app}
+services:
+  web: {<<: *app, ports: ["80:80"]}
+  worker: {<<: *app}
+  cron: {build: {context: ., args: {A: "1"}}}
+  beat: {image: app}
+  store: {image: redis:8}
+"""
+    )
+
+    assert found.builds == (
+        BuildTarget("web", "web", ".", also=("worker",)),
+        BuildTarget("cron", "cron", ".", args={"A": "1"}),
+    )
+    assert found.pull == ("redis:8",)
+
+
+@pytest.mark.parametrize(
+    ("build", "main"),
+    [("build: .", "web"), ("build: {context: ., network: host}", "web"), ("image: x", "db")],
+)
+def test_the_main_url_is_that_of_the_first_service_that_is_built_else_of_the_first(build: str, main: str) -> None:
+    found = planned(
+        f"""
+services:
+  db: {{image: postgres, ports: ["5432:5432"]}}
+  web: {{{build}, ports: ["3000:3000"]}}
+"""
+    )
+
+    assert [e.service for e in found.exposes] == [main]
+
+
+def test_what_an_included_file_brings_may_be_exposed_and_built() -> None:
+    found = planned(
+        "include: [web.yml]\nservices: {db: {image: postgres}}",
+        "expose: {web: 80}\nbuilds: {web: {context: web}}",
+    )
+
+    assert found.exposes == (Expose("web", 80),)
+    assert found.builds == (BuildTarget("web", "web", "web"),)
+
+
+@pytest.mark.parametrize("path", ["./deploy/stack.yml", "deploy/../deploy/stack.yml"])
+def test_a_context_may_go_up_as_long_as_it_stays_in_the_repository(path: str) -> None:
+    found = planned(
+        "services: {web: {build: {context: .., dockerfile: deploy/Dockerfile}, ports: ['80']}}",
+        f"compose: {path}",
+        "deploy/stack.yml",
+    )
+
+    assert found.compose_files == ("deploy/stack.yml",)
+    assert found.builds == (BuildTarget("web", "web", ".", "deploy/Dockerfile"),)
+
+
+@pytest.mark.parametrize("name", ["my__web", "a--b", "a.b_c-d"])
+def test_a_service_name_that_is_an_image_name_stays(name: str) -> None:
+    assert planned(f"services: {{{name}: {{build: ., ports: ['80']}}}}").builds[0].name == name
+
+
+def test_a_provider_without_an_account_here_is_refused() -> None:
+    compose = "services: {web: {image: x, ports: ['80']}}"
+    files = {"compose.yaml": compose, "stagely.yaml": "preview: {provider: hetzner}"}
+
+    with pytest.raises(SpecInvalid) as refused:
+        make_plan(files, provider="local", arch="amd64", providers=frozenset({"local", "aws"}))
+
+    assert str(refused.value) == (
+        "stagely.yaml: preview/provider: this installation has no account for 'hetzner'; available here: aws, local. "
+        "Name one of these, or leave the key out."
+    )
+    assert make_plan(files, provider="local", arch="amd64", providers=frozenset({"hetzner"})).preview.provider
 
 
 def test_a_repository_without_a_compose_file_is_refused() -> None:

@@ -66,3 +66,24 @@ def test_a_file_beyond_the_limit_is_refused() -> None:
 def test_what_is_no_such_file_is_refused_with_its_place(text: str) -> None:
     with pytest.raises(SpecInvalid, match=r"^stagely\.yaml:"):
         read_spec(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("preview: {ttl: 59s}", "stagely.yaml:1: preview/ttl: must be from 1m to 30d; got '59s'"),
+        ("preview: {ttl: 31d}", "stagely.yaml:1: preview/ttl: must be from 1m to 30d; got '31d'"),
+        ("preview: {health_timeout: 0s}", "stagely.yaml:1: preview/health_timeout: must be from 5s to 1h; got '0s'"),
+        ("preview: {health_timeout: 2h}", "stagely.yaml:1: preview/health_timeout: must be from 5s to 1h; got '2h'"),
+    ],
+)
+def test_a_duration_out_of_range_is_refused_with_the_range(text: str, message: str) -> None:
+    with pytest.raises(SpecInvalid) as refused:
+        read_spec(text)
+
+    assert str(refused.value) == message
+
+
+def test_durations_at_the_ends_of_their_range_are_taken() -> None:
+    assert read_spec("preview: {ttl: 30d, health_timeout: 1h}").preview.ttl == 30 * 86400
+    assert read_spec("preview: {ttl: 1m, health_timeout: 5s}").preview.health_timeout == 5

@@ -55,6 +55,21 @@ async def test_both_images_are_built_on_machines_of_their_own_and_deployed_by_di
     assert [order.pull for order in here.agents.seen if order.kind == "prepare"] == [("redis:8",)]
 
 
+async def test_services_that_share_a_build_are_built_once_and_all_run_its_image(here: World) -> None:
+    compose = """
+services:
+  web: &app {build: ., image: app, ports: ["80:80"]}
+  jobs: {<<: *app, command: work}
+"""
+    here.forge.push(1, {"docker-compose.yml": compose})
+    await here.webhook(1, "opened")
+    await here.until(1, READY)
+
+    deploy = next(order.deploy for order in here.agents.seen if order.deploy)
+    assert len([order for order in here.agents.seen if order.build]) == 1
+    assert [image.service for image in deploy.images] == ["web", "jobs"]
+
+
 async def test_a_second_push_reuses_the_preview_machine(here: World) -> None:
     here.forge.push(1)
     await here.webhook(1, "opened")
