@@ -379,10 +379,17 @@ def _checked(hint: object, value: object, where: str) -> object:
     if origin is dict:
         return _checked_dict(hint, value, where)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        return _as_float(value, where)
     if isinstance(hint, type):
         return _checked_plain(hint, value, where)
     raise AssertionError(f"no rule for {hint!r}")
+
+
+def _as_float(value: float, where: str) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ProtocolError("bad_value", f"{where} is larger than any float") from None
 
 
 def _checked_optional(hint: object, value: object, where: str) -> object:

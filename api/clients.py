@@ -12,7 +12,16 @@ from stagely.settings import Settings
 
 REDIS_TIMEOUT_S = 2.0  # Redis answers in a millisecond; nothing of ours is worth a longer wait for it.
 REDIS_CONNECTIONS = 50
-_AWAY_SQLSTATES = ("08", "53", "57")  # Connection exception, insufficient resources, operator intervention (shutdown).
+_AWAY_SQLSTATES = (
+    "08",  # connection exception
+    "53",  # insufficient resources
+    "57",  # operator intervention (shutdown)
+    "25006",  # read-only: a standby, or a primary that is being replaced
+    "25P03",  # idle in transaction for too long
+    "40001",  # serialization failure
+    "40P01",  # deadlock
+    "55P03",  # lock not available
+)
 
 DATABASE_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 """Everything a statement may raise that is not our bug (a time-out is an OSError)."""

@@ -67,10 +67,13 @@ class Dispatcher:
                 log.warning("dispatcher waits for the database", error_code="database_away", reason=str(error)[:200])
 
     async def _dispatch_stored(self) -> None:
+        """A delivery that Temporal did not take holds back those of its own pull request only."""
         before = datetime.now(UTC) - timedelta(seconds=FRESH_S)
+        held: set[tuple[str, int]] = set()
         for delivery in await environments.undispatched(self._services.engine, before):
-            if not await self.dispatch(delivery):
-                return  # Temporal is away; the order is kept for the next scan.
+            key = (delivery.project_id, delivery.pr)
+            if key not in held and not await self.dispatch(delivery):
+                held.add(key)
 
     async def _signal_with_start(self, delivery: Delivery) -> None:
         """Start the environment's workflow, or signal the one that runs. Works without any worker.

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from agent.protocol import Build, Command, Deploy, Exposed, Image, Prepare, SecretValue, Stop
+from agent.protocol import (
+    MAX_FRAME_BYTES,
+    Build,
+    Command,
+    Deploy,
+    Exposed,
+    Image,
+    Prepare,
+    ProtocolError,
+    SecretValue,
+    Stop,
+    encode,
+)
 from workflows.messages import BuildOrder, CommandOrder, DeployOrder
 
 _ORDER = TypeAdapter(CommandOrder)
@@ -39,6 +53,24 @@ def message_of(order: CommandOrder, repo_full_name: str, tokens: Tokens) -> Comm
     if order.kind == "stop" and order.target_id:
         return Stop(order.command_id, order.target_id)
     raise ValueError(f"command {order.command_id} of kind {order.kind!r} says nothing that an agent could do")
+
+
+def frame_of(message: Command) -> str:
+    """The command's frame. Raises ProtocolError that says how large it is, and which part to shrink."""
+    try:
+        return encode(message)
+    except ProtocolError as error:
+        sizes = {name: _size(value) for name, value in dataclasses.asdict(message).items()}
+        largest = max(sizes, key=lambda name: sizes[name])
+        text = (
+            f"it has {sum(sizes.values())} bytes, the limit is {MAX_FRAME_BYTES // 1024} KiB; "
+            f"make its {largest!r} smaller ({sizes[largest]} bytes)"
+        )
+        raise ProtocolError(error.code, text) from error
+
+
+def _size(value: object) -> int:
+    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
 
 
 def compose_project(repo_full_name: str) -> str:

@@ -8,7 +8,9 @@ Twice is possible and harmless: workflows drop (vm_id, boot_id, seq) that they h
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
+import time
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
@@ -20,13 +22,14 @@ from agent.protocol import Shutdown
 from api.clients import DATABASE_ERRORS, TEMPORAL_ERRORS
 from api.gateway.sessions import Sessions
 from stagely.db.queries import agents
-from stagely.db.queries.agents import PendingEvent
+from stagely.db.queries.agents import EventKey, PendingEvent
 from stagely.ids import mint
 from stagely.logs import get_logger
 from stagely.temporal import CALL_TIMEOUT_S
 from workflows.messages import AgentEvent, AgentEventKind, FailureReport, ServiceReport
 
 SCAN_S = 2.0  # How long an event may wait after Temporal came back.
+UNREADABLE_RETRY_S = 300.0  # A stored event of an unknown shape stays for a release that knows it.
 PARALLEL = 32  # VMs at once; Temporal's dev server takes some 300 signals/s.
 _NAMESPACE_MISSING = "NamespaceNotFoundFailure"
 
@@ -37,6 +40,7 @@ class Delivery(enum.Enum):
     TAKEN = enum.auto()
     OWNER_GONE = enum.auto()
     LATER = enum.auto()
+    SKIPPED = enum.auto()
 
 
 class Forwarder:
@@ -46,6 +50,8 @@ class Forwarder:
         self._sessions = sessions
         self._asked: set[str] = set()
         self._woken = asyncio.Event()
+        self._scan_at = 0.0
+        self._unreadable: dict[EventKey, float] = {}
 
     def nudge(self, vm_ids: Iterable[str]) -> None:
         """There is something to forward for these VMs."""
@@ -66,10 +72,11 @@ class Forwarder:
 
     async def _next(self) -> list[str] | None:
         """VMs that somebody asked for, or None when it is time to look at all."""
-        try:
-            async with asyncio.timeout(SCAN_S):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, self._scan_at - time.monotonic())):
                 await self._woken.wait()
-        except TimeoutError:
+        if time.monotonic() >= self._scan_at:  # However many ask: what nobody asks for has its turn too.
+            self._scan_at = time.monotonic() + SCAN_S
             return None
         self._woken.clear()
         asked, self._asked = list(self._asked), set()
@@ -99,14 +106,18 @@ class Forwarder:
                 break
             if delivery is Delivery.OWNER_GONE:
                 self._shut_down(event)
-            done.append(event)
+            if delivery is not Delivery.SKIPPED:
+                done.append(event)
         return done
 
     async def _deliver(self, event: PendingEvent) -> Delivery:
+        signal = self._read(event)
+        if signal is None:
+            return Delivery.SKIPPED
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 handle = self._temporal.get_workflow_handle(event.owner_workflow_id)
-                await handle.signal("agent_event", agent_event(event))
+                await handle.signal("agent_event", signal)
         except TEMPORAL_ERRORS as error:
             if _is_unknown_workflow(error):
                 return Delivery.OWNER_GONE
@@ -115,6 +126,19 @@ class Forwarder:
             return Delivery.LATER
         log.info("event forwarded", vm_id=event.vm_id, kind=event.kind, workflow_id=event.owner_workflow_id)
         return Delivery.TAKEN
+
+    def _read(self, event: PendingEvent) -> AgentEvent | None:
+        """The signal's argument; None for a body of another shape, which is tried again now and then."""
+        key = (event.vm_id, event.boot_id, event.seq)
+        if time.monotonic() < self._unreadable.get(key, 0.0):
+            return None
+        self._unreadable.pop(key, None)
+        try:
+            return agent_event(event)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            self._unreadable[key] = time.monotonic() + UNREADABLE_RETRY_S
+            log.error("stored event is unreadable", vm_id=event.vm_id, seq=event.seq, reason=str(error)[:300])
+            return None
 
     def _shut_down(self, event: PendingEvent) -> None:
         """Nobody waits for this VM any more: tell it to power off; its lease or the reaper deletes it."""
@@ -149,7 +173,7 @@ def agent_event(event: PendingEvent) -> AgentEvent:
     return AgentEvent(
         vm_id=event.vm_id,
         boot_id=event.boot_id,
-        seq=max(event.seq, 0),  # The inbox numbers its own rows 0 and -1; workflows know 0 only.
+        seq=event.seq if event.kind == "result" else 0,  # The inbox numbers its own rows; `lost` is 0 to workflows.
         kind=AgentEventKind(event.kind),
         command_id=event.command_id,
         outcome=body.get("outcome", ""),

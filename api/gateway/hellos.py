@@ -16,6 +16,7 @@ from agent.protocol import VERSION, Hello, Welcome
 from api.clients import DATABASE_ERRORS
 from api.gateway.session import Phase, Session
 from api.gateway.sessions import Sessions
+from api.gateway.websocket import REVOKED
 from stagely.db.queries import agents
 from stagely.db.queries.agents import EnrolledVm, Enrolment, TurnedAway
 from stagely.logs import get_logger
@@ -38,7 +39,7 @@ class _Checked:
 
 
 class Hellos:
-    """`admitted` is told the VMs that were let in, after their WELCOME."""
+    """`admitted` is told the VMs that were let in, after their WELCOME, and those whose enrolment is disputed."""
 
     def __init__(
         self,
@@ -106,6 +107,8 @@ class Hellos:
         try:
             inside, away = await agents.enrol(self._engine, [checked.enrolment for checked in batch.values()])
             rows = await agents.commands_of(self._engine, list(inside), only_open=False) if inside else []
+            disputed = [vm_id for vm_id, turned in away.items() if _is_disputed(batch[vm_id], turned)]
+            await agents.note_disputed(self._engine, disputed)
         except DATABASE_ERRORS as error:
             log.warning("HELLOs could not be checked", count=len(batch), error_code="database_away", reason=str(error))
             for checked in batch.values():
@@ -117,7 +120,9 @@ class Hellos:
             self._welcome(checked.session, vm)
         for vm_id, turned in away.items():
             self._refuse(batch[vm_id], turned)
-        self._admitted(list(inside))
+        for vm_id in disputed:
+            self._end_disputed(vm_id)
+        self._admitted([*inside, *disputed])
 
     def _welcome(self, session: Session, vm: EnrolledVm) -> None:
         if session.phase is not Phase.CHECKING:
@@ -132,12 +137,33 @@ class Hellos:
 
     def _refuse(self, checked: _Checked, turned: TurnedAway) -> None:
         code, text = _reason(checked, turned)
-        log.warning("agent refused", vm_id=turned.vm_id, error_code=code, vm_state=turned.vm_state)
-        now = self._sessions.clock()
-        checked.session.refuse(code, text, CloseCode.POLICY_VIOLATION, now, final=True)
+        session, now = checked.session, self._sessions.clock()
+        log.warning(
+            "agent refused", vm_id=turned.vm_id, peer=session.socket.peer, error_code=code, vm_state=turned.vm_state
+        )
+        if turned.vm_state:
+            session.refuse(code, text, CloseCode.POLICY_VIOLATION, now, final=True)
+        else:
+            session.refuse(code, text, CloseCode.TRY_AGAIN_LATER, now)
+
+    def _end_disputed(self, vm_id: str) -> None:
+        """Two hold the token of one VM, and which of them is the VM's agent nobody can tell: neither is trusted."""
+        log.error("enrolment is disputed, the VM counts as lost", vm_id=vm_id, error_code="enrolment_disputed")
+        session = self._sessions.of(vm_id)
+        if session is not None:
+            text = f"another agent came with the token of {vm_id}"
+            session.refuse("enrolment_disputed", text, REVOKED, self._sessions.clock(), final=True)
+
+
+def _is_disputed(checked: _Checked, turned: TurnedAway) -> bool:
+    """Whether a stranger came with a valid token of a VM for which somebody else speaks already."""
+    return turned.vm_state == "running" and turned.is_bound and not checked.token_code
 
 
 def _reason(checked: _Checked, turned: TurnedAway) -> tuple[str, str]:
+    if not turned.vm_state:
+        # Not final: a database that is the wrong one, or lags, must not power off everybody's previews.
+        return "vm_unknown", f"{turned.vm_id} is not in the ledger; try again"
     if turned.vm_state not in ("creating", "running"):
         return "vm_gone", f"{turned.vm_id} is no VM of ours any more"
     if turned.is_bound:

@@ -8,7 +8,7 @@ so that one agent's bad message never fails the others'.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
@@ -16,8 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from websockets.frames import CloseCode
 
 from agent.protocol import Log
-from api.clients import DATABASE_ERRORS, REDIS_ERRORS, is_database_away
+from api.clients import DATABASE_ERRORS, is_database_away
 from api.gateway import rows
+from api.gateway.nudges import Nudges
 from api.gateway.session import Numbered, Session
 from api.gateway.sessions import Clock
 from stagely.db.queries import agents
@@ -49,6 +50,7 @@ class Inbox:
         self._redis = redis
         self._clock = clock
         self._results_stored = results_stored
+        self.nudges = Nudges(self._tell_readers, "log readers")
         self._pending: list[Received] = []
         self._pending_bytes = 0
         self._arrived = asyncio.Event()
@@ -86,30 +88,41 @@ class Inbox:
         return batch
 
     async def _store(self, batch: list[Received]) -> None:
-        """Store until it is stored: nothing was acknowledged, and the agents are slowed down meanwhile."""
+        try:
+            await self._store_when_there(batch)
+        except DATABASE_ERRORS as error:
+            log.error("batch refused, storing by agent", error_code="batch_refused", reason=_reason(error))
+            for session, part in _by_session(batch):
+                await self._store_part(session, part)
+
+    async def _store_part(self, session: Session, part: list[Received]) -> None:
+        try:
+            await self._store_when_there(part)
+        except DATABASE_ERRORS as error:
+            vm_id = session.who.vm_id
+            log.error("agent's messages refused", vm_id=vm_id, error_code="store_refused", reason=_reason(error))
+            session.has_hole = True
+            text = "the core could not store these messages"
+            session.refuse("store_refused", text, CloseCode.POLICY_VIOLATION, self._clock())
+
+    async def _store_when_there(self, batch: list[Received]) -> None:
+        """Try until the database is there: nothing was acknowledged, and the agents are slowed down meanwhile.
+
+        Raises one of DATABASE_ERRORS when the database refused the values.
+        """
         while True:
             try:
-                await self._commit(batch)
+                await self._commit([received for received in batch if not received.session.has_hole])
                 return
             except DATABASE_ERRORS as error:
                 if not is_database_away(error):
-                    log.error("batch refused, storing by agent", error_code="batch_refused", reason=str(error)[:500])
-                    await self._store_by_agent(batch)
-                    return
+                    raise
                 log.warning("inbox waits for the database", messages=len(batch), reason=str(error)[:200])
                 await asyncio.sleep(RETRY_S)
 
-    async def _store_by_agent(self, batch: list[Received]) -> None:
-        for session, part in _by_session(batch):
-            try:
-                await self._commit(part)
-            except DATABASE_ERRORS as error:
-                vm_id = session.who.vm_id
-                log.error("agent's messages refused", vm_id=vm_id, error_code="store_refused", reason=str(error)[:500])
-                text = "the core could not store these messages"
-                session.refuse("store_refused", text, CloseCode.POLICY_VIOLATION, self._clock())
-
     async def _commit(self, batch: list[Received]) -> None:
+        if not batch:
+            return
         stored = rows.of(batch)
         await agents.store(self._engine, stored.chunks, stored.events, stored.marks)
         for received in batch:
@@ -120,17 +133,18 @@ class Inbox:
         self._results_stored([event.vm_id for event in stored.events if event.kind == "result"])
         channels = {LOG_CHANNEL.format(chunk.environment_id) for chunk in stored.chunks}
         channels |= {STEP_CHANNEL.format(mark.environment_id) for mark in stored.marks.values()}
-        await self._nudge_readers(channels)
+        self.nudges.put(channels)
 
-    async def _nudge_readers(self, channels: Iterable[str]) -> None:
-        try:
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for channel in channels:
-                    pipe.publish(channel, "")
-                await pipe.execute()
-        except REDIS_ERRORS as error:
-            # Readers also look by themselves every second, so a lost nudge costs them a moment only.
-            log.warning("log readers were not nudged", error_code="redis_away", reason=str(error)[:200])
+    async def _tell_readers(self, channels: list[str]) -> None:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for channel in channels:
+                pipe.publish(channel, "")
+            await pipe.execute()
+
+
+def _reason(error: Exception) -> str:
+    """The first line: those behind it (DETAIL) quote the row, which is people's output."""
+    return str(error).partition("\n")[0][:500]
 
 
 def _by_session(batch: Sequence[Received]) -> list[tuple[Session, list[Received]]]:

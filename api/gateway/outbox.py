@@ -6,23 +6,28 @@ The Redis channel carries the vm_id of a VM with a new command; it is a nudge on
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
+import enum
+import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from agent.protocol import ProtocolError
+from agent.protocol import Outcome, ProtocolError
 from api.clients import DATABASE_ERRORS, REDIS_ERRORS
-from api.gateway.commands import Tokens, message_of, order_of
+from api.gateway import rows
+from api.gateway.commands import Tokens, frame_of, message_of, order_of
 from api.gateway.session import Session
 from api.gateway.sessions import Sessions
 from stagely.db.queries import agents
 from stagely.db.queries.agents import CommandRow
 from stagely.errors import StagelyError
 from stagely.logs import get_logger
-from workflows.messages import CommandOrder
+from workflows.messages import CommandOrder, FailureReport
 
 COMMAND_CHANNEL = "agent-commands"
 SCAN_S = 3.0  # How long a command waits when its nudge was lost.
@@ -30,8 +35,15 @@ LISTEN_S = 30.0  # One wait on the channel; without a limit of its own the clien
 TOKEN_TIMEOUT_S = 10.0
 TOKEN_KEPT_S = 300.0  # GitHub's tokens live an hour; the agent needs its one for the clone only.
 _NEEDS_REPOSITORY = ("build", "deploy")
+_STEP_OF = {"build": "build", "deploy": "up"}  # The step of the timeline at which a command that was never sent ends.
 
 log = get_logger()
+
+
+class Push(enum.Enum):
+    SENT = enum.auto()
+    ANSWERED = enum.auto()  # Cannot be sent, and its owner is told so: what follows may go on.
+    LATER = enum.auto()
 
 
 class RepositoryTokens(Protocol):
@@ -41,15 +53,26 @@ class RepositoryTokens(Protocol):
 
 
 class Outbox:
-    def __init__(self, engine: AsyncEngine, redis: Redis, sessions: Sessions, tokens: RepositoryTokens) -> None:
+    """`answered` is told the VMs whose owners have something to hear."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        redis: Redis,
+        sessions: Sessions,
+        tokens: RepositoryTokens,
+        answered: Callable[[list[str]], None],
+    ) -> None:
         self._engine = engine
         self._redis = redis
         self._sessions = sessions
         self._tokens = tokens
+        self._answered = answered
         self._kept: dict[str, tuple[str, float]] = {}
         self._wanted: set[str] = set()
         self._pushing: set[str] = set()
         self._woken = asyncio.Event()
+        self._scan_at = 0.0
 
     def want(self, vm_ids: Iterable[str]) -> None:
         """These VMs may have commands to get."""
@@ -79,24 +102,25 @@ class Outbox:
                     group.create_task(self._push_all(vm_id))
 
     async def _next(self) -> list[str]:
-        try:
-            async with asyncio.timeout(SCAN_S):
+        """VMs to look at now: those asked for, and every SCAN_S all that have something unsent, however many ask."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, self._scan_at - time.monotonic())):
                 await self._woken.wait()
-            wanted = self._wanted
-        except TimeoutError:
-            wanted = await self._with_open_commands()
         self._woken.clear()
-        ready = [vm_id for vm_id in wanted if vm_id not in self._pushing and self._sessions.of(vm_id)]
-        self._wanted = self._wanted & self._pushing  # Asked for while a push runs: look again when it is over.
-        return ready
+        wanted, self._wanted = self._wanted, set()
+        if time.monotonic() >= self._scan_at:
+            wanted |= await self._with_open_commands()
+            self._scan_at = time.monotonic() + SCAN_S
+        self._wanted |= wanted & self._pushing  # Asked for while a push runs: look again when it is over.
+        return [vm_id for vm_id in wanted - self._pushing if self._sessions.of(vm_id)]
 
     async def _with_open_commands(self) -> set[str]:
         try:
-            rows = await agents.commands_of(self._engine, self._sessions.vm_ids(), only_open=True)
+            commands = await agents.commands_of(self._engine, self._sessions.vm_ids(), only_open=True)
         except DATABASE_ERRORS as error:
             log.warning("commands wait for the database", error_code="database_away", reason=str(error)[:200])
             return set()
-        return {row.vm_id for row in rows if self._is_unsent(row)}
+        return {row.vm_id for row in commands if self._is_unsent(row)}
 
     def _is_unsent(self, row: CommandRow) -> bool:
         session = self._sessions.of(row.vm_id)
@@ -105,38 +129,61 @@ class Outbox:
     async def _push_all(self, vm_id: str) -> None:
         try:
             session = self._sessions.of(vm_id)
-            rows = await agents.commands_of(self._engine, [vm_id], only_open=True)
             if session is not None:
-                session.learn(rows)
-                sent = [row.id for row in rows if row.id not in session.pushed and await self._push(session, row)]
-                if sent:
-                    await agents.mark_sent(self._engine, sent)
+                await self._push_in_order(session)
         except DATABASE_ERRORS as error:
             log.warning("commands wait for the database", vm_id=vm_id, reason=str(error)[:200])
+        except Exception:  # Whatever is wrong with one VM's commands, the others get theirs.
+            log.exception("commands of a VM failed", vm_id=vm_id, error_code="push_failed")
         finally:
             self._pushing.discard(vm_id)
             if vm_id in self._wanted:
                 self._woken.set()
 
-    async def _push(self, session: Session, row: CommandRow) -> bool:
-        """Whether the command is on its way; otherwise the next scan tries again."""
+    async def _push_in_order(self, session: Session) -> None:
+        commands = await agents.commands_of(self._engine, [session.who.vm_id], only_open=True)
+        session.learn(commands)
+        sent: list[str] = []
+        for row in commands:
+            if row.id in session.pushed:
+                continue
+            pushed = await self._push(session, row)
+            if pushed is Push.LATER:
+                break  # What comes behind it must not overtake it; the next scan tries again from here.
+            if pushed is Push.SENT:
+                sent.append(row.id)
+        if sent:
+            await agents.mark_sent(self._engine, sent)
+
+    async def _push(self, session: Session, row: CommandRow) -> Push:
         try:
             order = order_of(row.body or {})
             message = message_of(order, session.who.repo_full_name, await self._open_tokens(session, order))
+            frame = frame_of(message)
         except StagelyError as error:
             log.warning("command waits for a repository token", vm_id=row.vm_id, error_code=error.code)
-            return False
+            return Push.LATER
         except TimeoutError:
             log.warning("command waits for a repository token", vm_id=row.vm_id, error_code="timeout")
-            return False
-        except (ValueError, ProtocolError) as error:
-            log.error("command cannot be sent", vm_id=row.vm_id, error_code="bad_command", reason=str(error)[:500])
-            session.pushed.add(row.id)  # Trying again cannot help on this line; its owner's deadline ends the wait.
-            return False
-        session.send(message)
+            return Push.LATER
+        except ValueError as error:
+            await self._answer_failed(session, row, error)
+            return Push.ANSWERED
+        session.send_frame(frame)
         session.pushed.add(row.id)
         log.info("command pushed", vm_id=row.vm_id, kind=row.kind, run_id=row.run_id)
-        return True
+        return Push.SENT
+
+    async def _answer_failed(self, session: Session, row: CommandRow, error: ValueError) -> None:
+        """Trying again cannot help: its owner hears of the failure as if the agent had answered."""
+        code = error.code if isinstance(error, ProtocolError) else "bad_command"
+        text = f"command {row.id} cannot be sent to its VM: {error}"[: rows.MESSAGE_CHARACTERS]
+        log.error("command cannot be sent", vm_id=row.vm_id, error_code=code, reason=str(error)[:500])
+        failure = FailureReport(_STEP_OF.get(row.kind, row.kind), text, row.subject, code=code)
+        body = json.dumps({"outcome": Outcome.FAILED, "failure": dataclasses.asdict(failure)})
+        await agents.answer(self._engine, session.who, row.id, body)
+        session.pushed.add(row.id)
+        self._answered([row.vm_id])
 
     async def _open_tokens(self, session: Session, order: CommandOrder) -> Tokens:
         if order.kind not in _NEEDS_REPOSITORY:
@@ -148,7 +195,8 @@ class Outbox:
         if time.monotonic() < until:
             return kept
         token = await self._ask_token(repo_full_name)
-        self._kept[repo_full_name] = (token, time.monotonic() + TOKEN_KEPT_S)
+        if token:  # "" may be a refusal of this moment: the next command asks again.
+            self._kept[repo_full_name] = (token, time.monotonic() + TOKEN_KEPT_S)
         return token
 
     async def _ask_token(self, repo_full_name: str) -> str:

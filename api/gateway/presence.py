@@ -10,8 +10,9 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 from websockets.frames import CloseCode
 
-from api.clients import DATABASE_ERRORS, REDIS_ERRORS
+from api.clients import DATABASE_ERRORS
 from api.gateway import rows
+from api.gateway.nudges import Nudges
 from api.gateway.session import Phase, Session
 from api.gateway.sessions import Sessions
 from api.gateway.websocket import REVOKED
@@ -47,6 +48,7 @@ class Presence:
         self._sessions = sessions
         self._settings = settings
         self._lost_noted = lost_noted
+        self.refreshes = Nudges(self._refresh, "routes")
         self._asked_at: datetime | None = None
         # Silence counts only while we could have heard something: from our start, or the database's return, on.
         self._listening_since = sessions.clock()
@@ -57,8 +59,8 @@ class Presence:
         while True:
             await asyncio.sleep(SWEEP_S)
             try:
+                await self._close_revoked()  # First: it has a deadline, and it is short.
                 await self._write_beats()
-                await self._close_revoked()
                 await self._find_silent()
             except DATABASE_ERRORS as error:
                 self._listening_since = self._sessions.clock()
@@ -75,6 +77,7 @@ class Presence:
     def _end_if_hanging(self, session: Session, now: float) -> None:
         waited_s = now - session.phase_since
         if session.phase is Phase.WAITING and waited_s > HELLO_TIMEOUT_S:
+            log.warning("agent refused", peer=session.socket.peer, error_code="hello_timeout")
             session.refuse("hello_timeout", "no HELLO within 5 s", CloseCode.POLICY_VIOLATION, now)
         elif session.phase is Phase.CLOSED and waited_s > CLOSE_TIMEOUT_S:
             session.socket.abort()
@@ -97,14 +100,10 @@ class Presence:
         for session, beat in written.items():
             if session.heartbeat is beat:  # A newer one came meanwhile: it is for the next round.
                 session.heartbeat = None
-        await self._refresh(labels)
+        self.refreshes.put(labels)
 
     async def _refresh(self, labels: list[str]) -> None:
-        try:
-            await routing.refresh(self._redis, labels)
-        except REDIS_ERRORS as error:
-            # Routes live for an hour and the next heartbeat refreshes them again.
-            log.warning("routes were not refreshed", error_code="redis_away", reason=str(error)[:200])
+        await routing.refresh(self._redis, labels)
 
     async def _close_revoked(self) -> None:
         revoked, self._asked_at = await agents.revoked(self._engine, self._asked_at)

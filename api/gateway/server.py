@@ -51,11 +51,13 @@ class Gateway:
         self._settings = settings
         self._sessions = Sessions(clock)
         self._forwarder = Forwarder(engine, temporal, self._sessions)
-        self._outbox = Outbox(engine, redis, self._sessions, tokens)
+        self._outbox = Outbox(engine, redis, self._sessions, tokens, self._forwarder.nudge)
         self._inbox = Inbox(engine, redis, clock, self._forwarder.nudge)
         self._hellos = Hellos(engine, enrolment, self._sessions, settings.heartbeat_s, self._admitted)
         self._presence = Presence(engine, redis, self._sessions, settings, self._forwarder.nudge)
         self._stopping = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._failures: list[Exception] = []
         self.listening = asyncio.Event()
         self.addresses: list[tuple[str, int]] = []
 
@@ -64,7 +66,7 @@ class Gateway:
         self._stopping.set()
 
     async def run(self) -> None:
-        """Serve until `stop`. A loop that fails ends the process: half a gateway would look alive."""
+        """Serve until `stop`. A loop that fails stops the rest and raises: half a gateway would look alive."""
         loop = asyncio.get_running_loop()
         sockets = [_prepared(listener) for listener in bind(self._settings.gateway_listen)]
         servers = [await loop.create_server(self._new_socket, sock=one, backlog=BACKLOG) for one in sockets]
@@ -72,14 +74,30 @@ class Gateway:
         log.info("gateway listening", addresses=self.addresses)
         self.listening.set()
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(run()) for run in self._loops()]
+            self._tasks = [group.create_task(self._guarded(run)) for run in self._loops()]
             await self._stopping.wait()
             for server in servers:
                 server.close()
             await self._drain()
-            await _end(tasks)
+            await _end(self._tasks)
+        if self._failures:
+            raise ExceptionGroup("a loop of the gateway failed", self._failures)
+
+    async def _guarded(self, run: Callable[[], Coroutine[None, None, None]]) -> None:
+        """One loop. Its end, whatever the cause, is the end of the gateway, by the one way that stops it."""
+        try:
+            await run()
+        except Exception as error:
+            log.exception("gateway loop failed", loop=run.__qualname__, error_code="loop_failed")
+            self._failures.append(error)
+        finally:
+            self.stop()
 
     # Called by the sockets.
+
+    def is_healthy(self) -> bool:
+        """Whether every loop runs."""
+        return bool(self._tasks) and not any(task.done() for task in self._tasks)
 
     def opened(self, socket: AgentSocket) -> None:
         session = Session(socket, self._sessions.clock())
@@ -98,8 +116,9 @@ class Gateway:
         try:
             self._dispatch(session, decode_to_core(text), len(text))
         except ProtocolError as error:
-            log.warning("frame refused", vm_id=_vm_id(session), error_code=error.code, reason=str(error)[:300])
-            session.refuse(error.code, str(error)[:300], CloseCode.POLICY_VIOLATION, now)
+            reason = str(error)[:300]
+            log.warning("frame refused", vm_id=_vm_id(session), peer=socket.peer, error_code=error.code, reason=reason)
+            session.refuse(error.code, reason, CloseCode.POLICY_VIOLATION, now)
         except SequenceGap as error:
             log.warning("sequence gap", vm_id=_vm_id(session), error_code="gap", reason=str(error))
             session.refuse_gap(error, now)
@@ -131,10 +150,12 @@ class Gateway:
         return (
             self._hellos.run,
             self._inbox.run,
+            self._inbox.nudges.run,
             self._forwarder.run,
             self._outbox.run,
             self._outbox.listen,
             self._presence.run,
+            self._presence.refreshes.run,
             self._presence.sweep,
         )
 

@@ -47,6 +47,7 @@ class Session:
         "_untaken",
         "acked_seq",
         "commands",
+        "has_hole",
         "heard_at",
         "heartbeat",
         "phase",
@@ -65,6 +66,7 @@ class Session:
         self.commands: dict[str, CommandFacts] = {}
         self.pushed: set[str] = set()
         self.heartbeat: Heartbeat | None = None
+        self.has_hole = False  # Postgres refused a part: nothing behind it is stored, or the hole would be final.
         self.acked_seq = 0
         self._received_seq = 0
         self._stored_seq = 0
@@ -130,8 +132,12 @@ class Session:
             self.send(Ack(seq))
 
     def send(self, message: Message) -> None:
+        self.send_frame(encode(message))
+
+    def send_frame(self, frame: str) -> None:
+        """Send what `encode` made."""
         if self.phase is not Phase.CLOSED:
-            self.socket.send(encode(message))
+            self.socket.send(frame)
 
     def refuse(self, code: str, text: str, close_code: int, now: float, *, final: bool = False) -> None:
         """Tell the agent why, and close."""

@@ -33,11 +33,13 @@ class Owner(Protocol):
 
     def closed(self, socket: AgentSocket) -> None: ...
 
+    def is_healthy(self) -> bool: ...
+
 
 class AgentSocket(asyncio.Protocol):
     """Bytes in, texts out. `slot` belongs to the owner."""
 
-    __slots__ = ("_is_open", "_owner", "_parts", "_pauses", "_protocol", "_transport", "slot")
+    __slots__ = ("_is_open", "_owner", "_parts", "_pauses", "_protocol", "_transport", "peer", "slot")
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
@@ -46,12 +48,14 @@ class AgentSocket(asyncio.Protocol):
         self._parts: list[bytes] = []
         self._is_open = False
         self._pauses = 0
+        self.peer = ""  # For logs; stays after the connection ended.
         self.slot: object = None
 
     # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # A stream server gives nothing else.
+        self.peer = str(transport.get_extra_info("peername", ("",))[0])
         self._transport.set_write_buffer_limits(high=WRITE_LIMIT_BYTES)
         self._owner.opened(self)
 
@@ -136,7 +140,8 @@ class AgentSocket(asyncio.Protocol):
         path = request.path.split("?", 1)[0]
         headers = request.headers
         if path == "/healthz":
-            return self._protocol.reject(200, "ok\n")
+            is_healthy = self._owner.is_healthy()
+            return self._protocol.reject(200, "ok\n") if is_healthy else self._protocol.reject(503, "failed\n")
         if path != CONNECT_PATH:
             return self._protocol.reject(404, f"Agents connect to {CONNECT_PATH}.\n")
         if len(headers.get_all("Host")) != 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -69,6 +71,43 @@ class Ledger:
             owner_workflow_id=owner, state=state, proof_sha256="", boot_id="", expires_at=utc_now(),
             created_at=utc_now(),
         )  # fmt: skip
+
+    async def add_event(self, vm_id: str, seq: int, kind: str, body: object) -> None:
+        """An event as another gateway left it a minute ago."""
+        await self._insert(
+            agent_events,
+            vm_id=vm_id, boot_id="boot-1", seq=seq, team_id=LOCAL_TEAM, kind=kind, command_id="", body=body,
+            received_at=utc_now() - timedelta(minutes=1),
+        )  # fmt: skip
+
+    async def add_delivery(self, delivery_id: str, project_id: str, pr: int, age_s: float) -> None:
+        """A webhook that was stored and not dispatched."""
+        await self._insert(
+            webhook_deliveries,
+            delivery_id=delivery_id, event="pull_request", action="opened", repo_full_name="local/guestbook",
+            project_id=project_id, pr_number=pr, received_at=utc_now() - timedelta(seconds=age_s),
+        )  # fmt: skip
+
+    async def refuse_lines(self, line: str) -> None:
+        """From now on Postgres refuses log chunks with this text."""
+        async with self.engine.begin() as db:
+            check = f"CHECK (data <> convert_to('{line}', 'UTF8'))"
+            await db.execute(text(f"ALTER TABLE log_chunks ADD CONSTRAINT refused {check}"))
+
+    @asynccontextmanager
+    async def inbox_held(self) -> AsyncIterator[None]:
+        """Nothing can be stored in the inbox meanwhile."""
+        async with self.engine.connect() as db, db.begin():
+            await db.execute(text("SELECT pg_advisory_xact_lock(4705001)"))
+            yield
+
+    async def is_inbox_waited_for(self) -> bool:
+        async with self.engine.connect() as db:
+            query = (
+                "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database "
+                "WHERE l.locktype = 'advisory' AND NOT l.granted AND d.datname = current_database()"
+            )
+            return bool((await db.execute(text(query))).scalar_one())
 
     async def set_vm_state(self, vm_id: str, state: str) -> None:
         gone = ", gone_at = now()" if state == "gone" else ""

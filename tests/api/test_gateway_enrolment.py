@@ -109,12 +109,44 @@ async def test_vm_that_is_being_destroyed_is_refused_for_good(gateway: Running, 
     assert (refused.code, refused.final) == ("vm_gone", True)
 
 
-async def test_vm_that_nobody_ordered_is_refused_for_good(gateway: Running, ledger: Ledger) -> None:
+async def test_vm_that_is_not_in_the_ledger_may_come_again(gateway: Running, ledger: Ledger) -> None:
     async with dial(gateway.address) as agent:
         await agent.say(identity("vm-of-nobody").hello())
         refused = await agent.hear(Refused)
 
-    assert (refused.code, refused.final) == ("vm_gone", True)
+    assert (refused.code, refused.final) == ("vm_unknown", False)
+
+
+async def test_second_holder_of_a_token_ends_the_first_and_the_vm_is_lost(
+    gateway: Running, ledger: Ledger, temporal_client: Client
+) -> None:
+    owner = await start_owner(temporal_client)
+    await ledger.add_vm("vm-1", owner.id)
+
+    async with connected(gateway.address, identity("vm-1")) as (thief, _), dial(gateway.address) as rightful:
+        await rightful.say(identity("vm-1").hello())
+        refused = await rightful.hear(Refused)
+        code = await thief.close_code()
+
+        async def owner_knows() -> bool:
+            return [event.kind for event in await signals(owner)] == [AgentEventKind.ONLINE, AgentEventKind.LOST]
+
+        await eventually(owner_knows)
+
+    assert (refused.code, refused.final) == ("proof_mismatch", True)
+    assert code == REVOKED
+
+
+async def test_stranger_without_a_valid_token_disturbs_nobody(gateway: Running, ledger: Ledger) -> None:
+    await ledger.add_vm("vm-1")
+
+    async with connected(gateway.address, identity("vm-1")) as (rightful, _), dial(gateway.address) as stranger:
+        await stranger.say(identity("vm-1", issued_at=time.time() - 3600).hello())
+        refused = await stranger.hear(Refused)
+        await (await rightful.socket.ping())
+
+    assert (refused.code, refused.final) == ("proof_mismatch", True)
+    assert await ledger.events("vm-1") == [(0, "online")]
 
 
 async def test_revoked_vm_is_shown_out_within_two_seconds(gateway: Running, ledger: Ledger) -> None:

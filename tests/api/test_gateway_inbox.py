@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import time
+
 import pytest
 from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
-from agent.protocol import Ack, AgentState, Failure, Log, Outcome, Refused, Result, Service, Shutdown, Status
-from api.gateway.websocket import GAP
+from agent.protocol import Ack, AgentState, Failure, Heartbeat, Log, Outcome, Refused, Result, Service, Shutdown, Status
+from api.clients import REDIS_TIMEOUT_S
+from api.gateway.forward import Forwarder
+from api.gateway.sessions import Sessions
+from api.gateway.websocket import GAP, REVOKED
 from tests.api.ledger import Ledger, build_order, deploy_order
-from tests.api.wire import connected
+from tests.api.wire import DEADLINE_S, WireAgent, connected
 from tests.api.world import OpenGateway, Running, eventually, identity, signals, start_owner
 from tests.services import free_port, temporal_server
 from workflows.messages import AgentEventKind, FailureReport, ServiceReport
@@ -220,17 +228,45 @@ async def test_services_of_a_result_travel_with_it(gateway: Running, ledger: Led
 async def test_message_that_postgres_refuses_fails_only_its_sender(gateway: Running, ledger: Ledger) -> None:
     await ledger.add_vm("vm-1")
     await ledger.add_vm("vm-2")
-    good = identity("vm-2")
+    await ledger.refuse_lines("poison")
 
     async with (
         connected(gateway.address, identity("vm-1")) as (bad_agent, _),
-        connected(gateway.address, good) as (good_agent, _),
+        connected(gateway.address, identity("vm-2")) as (good_agent, _),
     ):
-        await bad_agent.say(Status(1, "", AgentState.IDLE, services=(Service("web", "up", exit_code=10**30),)))
-        await good_agent.say(Log(1, "", "deploy", "fine\n"))
+        async with ledger.inbox_held():
+            await bad_agent.say(Log(1, "", "deploy", "first\n"))
+            await eventually(ledger.is_inbox_waited_for)
+            await bad_agent.say(Log(2, "", "deploy", "poison"))  # These two are one batch, behind the one that waits.
+            await good_agent.say(Log(1, "", "deploy", "fine\n"))
+            await have_arrived(bad_agent, good_agent)
         ack = await good_agent.hear_until(Ack)
+        refused = await bad_agent.hear_until(Refused)
 
     assert ack == Ack(1)
+    assert (refused.code, refused.final) == ("store_refused", False)
+    assert [seq for seq, _, _ in await ledger.chunks("vm-1")] == [1]
+    assert [seq for seq, _, _ in await ledger.chunks("vm-2")] == [1]
+
+
+async def test_nothing_is_stored_behind_a_message_that_postgres_refused(gateway: Running, ledger: Ledger) -> None:
+    await ledger.add_vm("vm-1")
+    await ledger.refuse_lines("poison")
+    agent_of_vm = identity("vm-1")
+
+    async with connected(gateway.address, agent_of_vm) as (agent, _):
+        async with ledger.inbox_held():
+            await agent.say(Log(1, "", "deploy", "poison"))
+            await eventually(ledger.is_inbox_waited_for)
+            await agent.say(Log(2, "", "deploy", "behind it\n"))
+            await have_arrived(agent)
+        await agent.hear_until(Refused)
+    async with connected(gateway.address, agent_of_vm) as (agent, welcome):
+        await agent.say(Log(1, "", "deploy", "harmless\n"))
+        await agent.hear_until(Ack)
+
+    assert welcome.acked_seq == 0
+    assert [seq for seq, _, _ in await ledger.chunks("vm-1")] == [1]
 
 
 async def test_gateway_that_stops_stores_what_it_received_and_sends_the_agents_back(
@@ -240,16 +276,83 @@ async def test_gateway_that_stops_stores_what_it_received_and_sends_the_agents_b
     agent_of_vm = identity("vm-1")
 
     async with open_gateway() as running, connected(running.address, agent_of_vm) as (agent, _):
-        await agent.say(Log(1, "", "deploy", "last words\n"))
-
-        async def has_arrived() -> bool:
-            return bool(await ledger.chunks("vm-1"))
-
-        await eventually(has_arrived)
-        running.gateway.stop()
+        async with ledger.inbox_held():
+            await agent.say(Log(1, "", "deploy", "last words\n"))
+            await have_arrived(agent)
+            running.gateway.stop()
+            await eventually(ledger.is_inbox_waited_for)
         code = await agent.close_code()
     async with open_gateway() as running, connected(running.address, agent_of_vm) as (_, welcome):
         pass
 
     assert code == 1012
     assert welcome.acked_seq == 1
+
+
+async def test_redis_that_hangs_does_not_hold_up_the_inbox(open_gateway: OpenGateway, ledger: Ledger) -> None:
+    await ledger.add_vm("vm-1")
+    await ledger.add_vm("vm-2")
+
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # Takes connections and never answers.
+        url = f"redis://127.0.0.1:{deaf.getsockname()[1]}/0"
+        async with (
+            open_gateway(redis_url=url) as running,
+            connected(running.address, identity("vm-1")) as (agent, _),
+            connected(running.address, identity("vm-2")) as (revoked, _),
+        ):
+            began = time.monotonic()
+            for seq in range(1, 4):
+                await agent.say(Log(seq, "", "deploy", "line\n"))
+                await agent.hear_until(Ack)
+            took_s = time.monotonic() - began
+            await agent.say(Heartbeat(AgentState.IDLE))
+            await ledger.set_vm_state("vm-2", "destroying")
+            code = await revoked.close_code()
+
+    assert took_s < REDIS_TIMEOUT_S
+    assert code == REVOKED
+
+
+async def test_event_of_an_unknown_shape_holds_up_nothing_else(
+    gateway: Running, ledger: Ledger, temporal_client: Client
+) -> None:
+    owner = await start_owner(temporal_client)
+    await ledger.add_vm("vm-1", owner.id)
+    await ledger.add_event("vm-1", 1, "result", {"failure": 3})
+    await ledger.add_event("vm-1", 2, "result", {"outcome": "succeeded"})
+
+    async def is_told() -> bool:
+        return [event.seq for event in await signals(owner)] == [2]
+
+    await eventually(is_told)
+
+
+async def test_nudges_for_others_do_not_hold_up_old_events(
+    engine: AsyncEngine, ledger: Ledger, temporal_client: Client
+) -> None:
+    owner = await start_owner(temporal_client)
+    await ledger.add_vm("vm-1", owner.id)
+    forwarder = Forwarder(engine, temporal_client, Sessions(time.monotonic))
+
+    async def nudge_others() -> None:
+        while True:
+            forwarder.nudge(["vm-2"])
+            await asyncio.sleep(0.05)
+
+    async def is_told() -> bool:
+        return [event.seq for event in await signals(owner)] == [1]
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(forwarder.run()), group.create_task(nudge_others())]
+        await asyncio.sleep(0.1)  # The first scan is over: what comes now has to wait for the second.
+        await ledger.add_event("vm-1", 1, "result", {"outcome": "succeeded"})
+        await eventually(is_told)
+        for task in tasks:
+            task.cancel()
+
+
+async def have_arrived(*agents: WireAgent) -> None:
+    """Wait until the gateway has read what these agents said: it answers pings in the order of arrival."""
+    for agent in agents:
+        async with asyncio.timeout(DEADLINE_S):
+            await (await agent.socket.ping())

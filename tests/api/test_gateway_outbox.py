@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+
 from redis.asyncio import Redis
 from temporalio.client import Client
 
@@ -9,8 +12,8 @@ from agent.protocol import Ack, Build, Deploy, Exposed, Image, Outcome, Prepare,
 from api.gateway.commands import compose_project
 from tests.api.ledger import SHA, Ledger, build_order, deploy_order
 from tests.api.wire import connected
-from tests.api.world import Repositories, Running, identity, start_owner
-from workflows.messages import CommandOrder
+from tests.api.world import Repositories, Running, eventually, identity, signals, start_owner
+from workflows.messages import AgentEventKind, BuildOrder, CommandOrder
 
 BUILD = "run-1/b-1/1"
 
@@ -124,6 +127,118 @@ async def test_github_away_delays_the_command_only(
         build = await agent.hear_until(Build)
 
     assert build.repo_token == "token-for-local/guestbook"
+
+
+async def test_nothing_overtakes_a_command_that_waits_for_its_token(
+    gateway: Running, ledger: Ledger, repositories: Repositories, temporal_client: Client
+) -> None:
+    owner = await start_owner(temporal_client)
+    await ledger.add_vm("vm-1", owner.id)
+    await ledger.add_command(build_order("vm-1"))
+    await ledger.add_command(CommandOrder("run-1/stop", "vm-1", "stop", "env-1", "run-1", target_id=BUILD))
+    repositories.is_away = True
+
+    async with connected(gateway.address, identity("vm-1")) as (agent, _):
+        await repositories.was_asked.wait()
+        await asyncio.sleep(0)
+        repositories.is_away = False
+        build = await agent.hear(Build)
+        stop = await agent.hear(Stop)
+
+    assert (build.command_id, stop.command_id) == (BUILD, "run-1/stop")
+
+
+async def test_command_too_large_to_send_is_answered_as_failed_and_the_next_one_goes_out(
+    gateway: Running, ledger: Ledger, temporal_client: Client
+) -> None:
+    owner = await start_owner(temporal_client)
+    await ledger.add_vm("vm-1", owner.id)
+    for command_id in (BUILD, "run-1/b-2/1"):
+        await ledger.add_command(with_large_args(build_order("vm-1", command_id)))
+    await ledger.add_command(CommandOrder("run-1/prepare", "vm-1", "prepare", "env-1", "run-1", pull=("redis:7",)))
+
+    async with connected(gateway.address, identity("vm-1")) as (agent, _):
+        prepare = await agent.hear(Prepare)
+
+        async def are_answered() -> bool:
+            return None not in [await ledger.answered_at(id_) for id_ in (BUILD, "run-1/b-2/1")]
+
+        await eventually(are_answered)
+
+    online, first, second = await signals(owner)
+    assert prepare.command_id == "run-1/prepare"
+    assert online.kind is AgentEventKind.ONLINE
+    assert (first.command_id, first.outcome, first.seq) == (BUILD, "failed", -2)
+    assert (second.command_id, second.outcome, second.seq) == ("run-1/b-2/1", "failed", -3)
+    assert first.failure is not None
+    assert (first.failure.step, first.failure.subject, first.failure.code) == ("build", "api", "frame_too_large")
+    assert "the limit is 256 KiB; make its 'args' smaller (300015 bytes)" in first.failure.message
+
+
+def with_large_args(order: CommandOrder) -> CommandOrder:
+    assert isinstance(order.build, BuildOrder)
+    target = replace(order.build.target, args={"COLOR": "blue", "A": "x" * 299_992})
+    return replace(order, build=replace(order.build, target=target))
+
+
+async def test_order_that_says_nothing_is_answered_as_failed(
+    gateway: Running, ledger: Ledger, temporal_client: Client
+) -> None:
+    owner = await start_owner(temporal_client)
+    await ledger.add_vm("vm-1", owner.id)
+    await ledger.add_command(CommandOrder("run-1/stop", "vm-1", "stop", "env-1", "run-1"))
+
+    async with connected(gateway.address, identity("vm-1")):
+
+        async def is_answered() -> bool:
+            return await ledger.answered_at("run-1/stop") is not None
+
+        await eventually(is_answered)
+
+    assert [(event.outcome, event.failure and event.failure.code) for event in await signals(owner)] == [
+        ("", None),
+        ("failed", "bad_command"),
+    ]
+
+
+async def test_nudges_for_others_do_not_hold_up_the_scan(
+    gateway: Running, ledger: Ledger, temporal_client: Client, redis: Redis
+) -> None:
+    owner = await start_owner(temporal_client)
+    await ledger.add_vm("vm-1", owner.id)
+    await ledger.add_command(CommandOrder("run-1/prepare", "vm-1", "prepare", "env-1", "run-1", pull=("redis:7",)))
+
+    async def nudge_others() -> None:
+        while True:
+            await redis.publish("agent-commands", "vm-2")
+            await asyncio.sleep(0.05)
+
+    async with connected(gateway.address, identity("vm-1")) as (agent, _), asyncio.TaskGroup() as group:
+        await agent.hear(Prepare)  # The look that the connection itself asks for is over.
+        nudging = group.create_task(nudge_others())
+        await ledger.add_command(build_order("vm-1"))
+        build = await agent.hear(Build)
+        nudging.cancel()
+
+    assert build.command_id == BUILD
+
+
+async def test_refused_clone_token_is_asked_for_again_by_the_next_command(
+    gateway: Running, ledger: Ledger, repositories: Repositories, temporal_client: Client
+) -> None:
+    owner = await start_owner(temporal_client)
+    await ledger.add_vm("vm-1", owner.id)
+    await ledger.add_command(build_order("vm-1"))
+    agent_of_vm = identity("vm-1")
+    repositories.is_refusing = True
+
+    async with connected(gateway.address, agent_of_vm) as (agent, _):
+        first = await agent.hear(Build)
+    repositories.is_refusing = False
+    async with connected(gateway.address, agent_of_vm) as (agent, _):
+        second = await agent.hear(Build)
+
+    assert (first.repo_token, second.repo_token) == ("", "token-for-local/guestbook")
 
 
 def test_compose_project_is_named_as_compose_names_a_clone() -> None:

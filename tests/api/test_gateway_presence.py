@@ -11,7 +11,7 @@ from edge.routes import Route, RouteStatus
 from stagely import routing
 from tests.api.ledger import HASH, Ledger
 from tests.api.wire import connected
-from tests.api.world import OpenGateway, Running, eventually, identity, signals, start_owner
+from tests.api.world import Clock, OpenGateway, Running, eventually, identity, signals, start_owner
 
 
 async def test_heartbeat_of_a_preview_keeps_its_route_and_shows_its_services(
@@ -95,12 +95,21 @@ async def test_silent_builder_is_reported_lost_once(
 
 async def test_gateway_that_just_started_calls_nobody_silent(open_gateway: OpenGateway, ledger: Ledger) -> None:
     await ledger.add_vm("vm-1", state="running")
+    await ledger.add_vm("vm-2", role="preview", state="running")
     async with ledger.engine.begin() as db:
         await db.execute(
             text("UPDATE vms SET online_at = now() - interval '1 h', last_seen_at = now() - interval '1 h'")
         )
+    clock = Clock()
 
-    async with open_gateway(builder_silence_s=30.0) as running, connected(running.address, identity("vm-1")):
-        pass
+    async def is_lost(vm_id: str) -> bool:
+        return (-1, "lost") in await ledger.events(vm_id)
 
-    assert (-1, "lost") not in await ledger.events("vm-1")
+    async with open_gateway(clock, builder_silence_s=600.0, preview_silence_s=5.0):
+        clock.advance(60)
+        await eventually(lambda: is_lost("vm-2"))  # The scan that found it has judged vm-1 too.
+        lost_at_first = await is_lost("vm-1")
+        clock.advance(600)
+        await eventually(lambda: is_lost("vm-1"))
+
+    assert not lost_at_first

@@ -7,9 +7,12 @@ import asyncio
 import pytest
 
 from agent.protocol import MAX_FRAME_BYTES, Heartbeat, Refused, Welcome, encode
+from api.gateway.websocket import AgentSocket
 from tests.api.ledger import IDLE, Ledger
 from tests.api.wire import DEADLINE_S, connected, dial
-from tests.api.world import Clock, OpenGateway, Running, identity
+from tests.api.world import Clock, ClockBroken, OpenGateway, Running, identity
+
+HUGE_NUMBER = '{"type":"RESULT","seq":1,"command_id":"c","outcome":"failed","phases":{"build":1' + "0" * 400 + "}}"
 
 
 async def raw(address: tuple[str, int], request: bytes) -> bytes:
@@ -56,8 +59,14 @@ async def test_two_messages_in_one_segment_are_two_messages(gateway: Running, le
 
 @pytest.mark.parametrize(
     ("frame", "close_code"),
-    [(b"binary", 1003), ("x" * (MAX_FRAME_BYTES + 1), 1009), ("[" * 100_000, 1008), ("nonsense", 1008)],
-    ids=["binary", "too-large", "deep", "no-json"],
+    [
+        (HUGE_NUMBER, 1008),
+        (b"binary", 1003),
+        ("x" * (MAX_FRAME_BYTES + 1), 1009),
+        ("[" * 100_000, 1008),
+        ("nonsense", 1008),
+    ],
+    ids=["number", "binary", "too-large", "deep", "no-json"],
 )
 async def test_frame_that_is_no_message_ends_the_connection(
     gateway: Running, ledger: Ledger, frame: str | bytes, close_code: int
@@ -129,3 +138,36 @@ async def test_socket_that_missed_three_heartbeats_is_cut(open_gateway: OpenGate
         code = await agent.close_code()
 
     assert code == 1006
+
+
+async def test_loop_that_fails_ends_the_gateway_as_a_stop_does(open_gateway: OpenGateway, ledger: Ledger) -> None:
+    await ledger.add_vm("vm-1")
+    clock = Clock()
+    codes: list[int] = []
+
+    async def serve_until_it_fails() -> None:
+        async with open_gateway(clock) as running, connected(running.address, identity("vm-1")) as (agent, _):
+            clock.break_once()
+            codes.append(await agent.close_code())
+            await asyncio.wait_for(asyncio.Event().wait(), DEADLINE_S)  # The gateway's error ends this wait.
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await serve_until_it_fails()
+
+    assert caught.value.subgroup(ClockBroken) is not None
+    assert codes == [1012]
+
+
+async def test_health_is_bad_while_no_loop_runs() -> None:
+    class Failed:
+        def opened(self, socket: AgentSocket) -> None: ...
+        def received(self, socket: AgentSocket, text: str) -> None: ...
+        def closed(self, socket: AgentSocket) -> None: ...
+        def is_healthy(self) -> bool:
+            return False
+
+    server = await asyncio.get_running_loop().create_server(lambda: AgentSocket(Failed()), "127.0.0.1", 0)
+    async with server:
+        answer = await raw(server.sockets[0].getsockname(), b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+
+    assert answer.startswith(b"HTTP/1.1 503")

@@ -145,3 +145,19 @@ async def test_webhook_is_kept_while_temporal_is_away_and_passed_on_later(
     assert (answer.status_code, answer.json()["status"]) == (202, "stored")
     assert kept is None
     assert {event.delivery_id for event in events} == {"d-104"}
+
+
+async def test_webhook_that_temporal_refuses_holds_back_its_own_pull_request_only(
+    settings: Settings, ledger: Ledger
+) -> None:
+    too_long = "p" * 1100  # Temporal takes workflow ids of up to 1000 characters.
+    await ledger.add_delivery("d-bad", too_long, 1, age_s=60)
+    await ledger.add_delivery("d-good", "prj-1", 105, age_s=30)
+
+    async def is_dispatched() -> bool:
+        return await ledger.dispatched_at("d-good") is not None
+
+    async with run_api(settings):
+        await eventually(is_dispatched)
+
+    assert await ledger.dispatched_at("d-bad") is None

@@ -14,7 +14,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 
 from api.gateway.server import Gateway
 from api.server import Api
-from stagely.errors import GitHubUnavailable
+from stagely.errors import GitHubRefused, GitHubUnavailable
 from stagely.ids import mint
 from stagely.settings import Settings
 from stagely.tokens import EnrolmentTokens
@@ -29,16 +29,19 @@ OpenGateway = Callable[..., AbstractAsyncContextManager["Running"]]
 
 
 class Repositories:
-    """GitHub as the gateway needs it. `is_away` makes it fail as an outage does."""
+    """GitHub as the gateway needs it. `is_away` makes it fail as an outage does, `is_refusing` as a lost right does."""
 
     def __init__(self) -> None:
         self.is_away = False
+        self.is_refusing = False
         self.was_asked = asyncio.Event()
 
     async def clone_token(self, repo_full_name: str) -> str:
         self.was_asked.set()
         if self.is_away:
             raise GitHubUnavailable("GitHub did not answer")
+        if self.is_refusing:
+            raise GitHubRefused("this installation may not read the repository")
         return f"token-for-{repo_full_name}"
 
 
@@ -47,12 +50,24 @@ class Clock:
 
     def __init__(self) -> None:
         self._ahead_s = 0.0
+        self._is_broken = False
 
     def advance(self, seconds: float) -> None:
         self._ahead_s += seconds
 
+    def break_once(self) -> None:
+        """The next one who asks for the time gets an error that nobody expects."""
+        self._is_broken = True
+
     def __call__(self) -> float:
+        if self._is_broken:
+            self._is_broken = False
+            raise ClockBroken
         return time.monotonic() + self._ahead_s
+
+
+class ClockBroken(Exception):
+    """Stands for any mistake of ours inside a loop."""
 
 
 class Running:

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 ONLINE_SEQ = 0  # The inbox's own rows use numbers that no agent can send: agents count from 1.
-LOST_SEQ = -1
+LOST_SEQ = -1  # Results that the gateway gives in an agent's place are numbered downwards from -2.
 FORWARDED_KINDS = ("online", "result", "lost")  # The kinds that an owner's workflow is told.
 _INBOX_LOCK = 4_705_001  # Any number that nothing else in this database locks.
 
@@ -231,6 +231,25 @@ async def note_lost(engine: AsyncEngine, builder_silence_s: float, preview_silen
         return [row.vm_id for row in rows]
 
 
+async def note_disputed(engine: AsyncEngine, vm_ids: Sequence[str]) -> None:
+    """Put one `lost` event into the inbox for each of these VMs, once per boot."""
+    if vm_ids:
+        async with engine.begin() as connection:
+            await connection.execute(_DISPUTED, {"vm_ids": list(vm_ids)})
+
+
+async def answer(engine: AsyncEngine, vm: EnrolledVm, command_id: str, body: str) -> None:
+    """Put a result of the gateway's own into the inbox, for a command that no agent can be sent; once per command."""
+    values = {**_event_keys(vm), "command_id": command_id, "body": body}
+    async with engine.begin() as connection:
+        await connection.execute(_LOCK_INBOX)
+        await connection.execute(_ANSWER, values)
+
+
+def _event_keys(vm: EnrolledVm) -> dict[str, str]:
+    return {"vm_id": vm.vm_id, "boot_id": vm.boot_id, "team_id": vm.team_id}
+
+
 async def _mark_step(connection: AsyncConnection, mark: StepMark) -> None:
     values = asdict(mark)
     await connection.execute(_END_STEPS, values)
@@ -388,11 +407,30 @@ WHERE state = 'destroying' OR (state = 'gone' AND (CAST(:since AS timestamptz) I
                                OR gone_at >= CAST(:since AS timestamptz) - interval '60 s'))
 """)
 
-_LOST = text("""
+_ANSWER = text("""
+INSERT INTO agent_events (vm_id, boot_id, seq, team_id, kind, command_id, body, received_at)
+SELECT CAST(:vm_id AS text), CAST(:boot_id AS text), least(-1, min(e.seq)) - 1, CAST(:team_id AS text), 'result',
+       CAST(:command_id AS text), CAST(CAST(:body AS text) AS json), now()
+FROM agent_events e
+WHERE e.vm_id = CAST(:vm_id AS text) AND e.boot_id = CAST(:boot_id AS text)
+HAVING NOT coalesce(bool_or(e.kind = 'result' AND e.command_id = CAST(:command_id AS text)), false)
+""")
+
+_NOTE_LOST = """
 INSERT INTO agent_events (vm_id, boot_id, seq, team_id, kind, command_id, body, received_at)
 SELECT v.id, v.boot_id, -1, v.team_id, 'lost', '',
        json_build_object('vm_id', v.id, 'boot_id', v.boot_id, 'seq', 0, 'kind', 'lost'), now()
 FROM vms v
+"""
+
+_DISPUTED = text(f"""
+{_NOTE_LOST}
+WHERE v.state = 'running' AND v.id = ANY(CAST(:vm_ids AS text[]))
+ON CONFLICT DO NOTHING
+""")
+
+_LOST = text(f"""
+{_NOTE_LOST}
 WHERE v.state = 'running' AND v.online_at IS NOT NULL
   AND v.last_seen_at < now() - make_interval(secs => CASE v.role WHEN 'builder' THEN CAST(:builder_s AS float)
                                                      ELSE CAST(:preview_s AS float) END)
