@@ -16,6 +16,7 @@ from stagely import routing
 from stagely.db.queries import ledger, lives
 from stagely.db.queries.lives import LifeRow
 from stagely.errors import Conflict
+from stagely.plan import host_label
 from stagely.states import VmState
 from workflows.messages import EnvironmentRef, RouteOrder
 
@@ -75,4 +76,4 @@ class RouteActivities:
 
 def _labels(life: LifeRow) -> list[str]:
     """The labels of the exposed services in their order; the hash alone before the first plan."""
-    return [f"{e['label']}-{life.hash}" if e["label"] else life.hash for e in life.exposes] or [life.hash]
+    return [host_label(e["label"], life.hash) for e in life.exposes] or [life.hash]

@@ -19,7 +19,7 @@ from stagely.db.queries.timeline import NewStep
 from stagely.errors import SpecInvalid
 from stagely.github import PullRequest
 from stagely.ids import ALPHABET
-from stagely.plan import Expose, Plan
+from stagely.plan import Expose, Plan, host_label
 from stagely.planner import make_plan
 from stagely.spec import FILE, read_spec
 from stagely.states import EnvironmentState, RunState
@@ -121,7 +121,7 @@ class SourceActivities:
             await lives.add_jobs(db, life.id, request.run_id, [NewJob(j.build_id, j.target.name, j.arch) for j in jobs])
             if plan is not None:
                 exposes = [self._exposed(life, e) for e in plan.exposes]
-                labels = [f"{e.label}-{life.hash}" if e.label else life.hash for e in plan.exposes]
+                labels = [host_label(e.label, life.hash) for e in plan.exposes]
                 await lives.set_exposes(db, life.id, exposes, labels)
             await timeline.set_environment(db, life.id, _beginning(request, plan))
             state = RunState.COMPLETED if plan else RunState.FAILED
@@ -138,8 +138,7 @@ class SourceActivities:
         }
 
     def _url(self, life: LifeRow, expose: Expose) -> str:
-        label = f"{expose.label}-{life.hash}" if expose.label else life.hash
-        return self.preview_url.format(label=label)
+        return self.preview_url.format(label=host_label(expose.label, life.hash))
 
 
 def _beginning(request: PlanRequest, plan: Plan | None) -> dict[str, object]:

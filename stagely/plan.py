@@ -40,6 +40,11 @@ class Expose:
     label: str = ""
 
 
+def host_label(prefix: str, hash: str) -> str:
+    """The DNS label of one exposed service before the preview domain: `HASH`, or `PREFIX-HASH`."""
+    return f"{prefix}-{hash}" if prefix else hash
+
+
 @dataclass(frozen=True, slots=True)
 class PreviewSpec:
     """The preview VM. `region` and `size` "" mean the provider's default."""
