@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from activities.images import ImageActivities
@@ -67,7 +67,8 @@ class EnvironmentWorkflow:
                 # A `reopened` may have come while the VM was being destroyed: look once more before leaving.
                 if not self._inbox and not await self._last_words():
                     return ended
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, FailureError):
+            # A cancel that comes during an activity is that activity's error. Whatever ends this run, its VM goes.
             await protected(self._teardown(EnvironmentState.TERMINATED))
             raise
 

@@ -75,7 +75,6 @@ class StopRequest:
 
 class AgentEventKind(enum.StrEnum):
     ONLINE = "online"
-    STEP = "step"
     RESULT = "result"
     LOST = "lost"
 
@@ -104,8 +103,8 @@ class FailureReport:
 class AgentEvent:
     """Signal `agent_event`, to the VM's owner (pipeline of a builder, environment of a preview).
 
-    Sent at least once; (vm_id, boot_id, seq) tells repeats apart, ONLINE and LOST have seq 0. STEP is only for
-    display and is not sent to workflows today.
+    Sent at least once; (vm_id, boot_id, seq) tells repeats apart, ONLINE and LOST have seq 0, a result
+    that the gateway gives itself (a command that cannot be sent) a negative one.
     """
 
     vm_id: str

@@ -49,6 +49,20 @@ async def test_github_refusing_to_show_the_pull_request_leaves_the_preview_and_i
     assert len([call for call in here.cloud.journal if call.startswith("create")]) == 3
 
 
+async def test_cancelling_while_github_is_being_asked_takes_everything_down(here: World) -> None:
+    await ready(here)
+    here.forge.gate.clear()
+    reads = here.forge.reads
+    await here.webhook(1, "labeled")
+    await here.until_true(lambda: here.forge.reads > reads)
+
+    await here.handle(1).cancel()
+
+    await here.until(1, TERMINATED)
+    here.forge.gate.set()
+    assert here.cloud.alive == {}
+
+
 async def test_an_environment_that_cannot_begin_because_github_refuses_ends(here: World) -> None:
     here.forge.push(1)
     here.forge.refuses_reading = True

@@ -120,7 +120,13 @@ class Forge:
     comments: dict[int, str] = field(default_factory=dict)
     statuses: list[tuple[str, str]] = field(default_factory=list)
     refuses_reading: bool = False
+    reads: int = 0
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    """Reading a pull request waits for it; open at first."""
     comments_are_down: bool = False
+
+    def __post_init__(self) -> None:
+        self.gate.set()
 
     def push(self, number: int, files: Mapping[str, str] | None = None) -> str:
         """Open the pull request, or move its head; gives the new commit."""
@@ -144,6 +150,8 @@ class Forge:
         )
 
     async def pull_request(self, repo: str, number: int) -> PullRequest:
+        self.reads += 1
+        await self.gate.wait()
         if self.refuses_reading:
             raise GitHubRefused("the App may not read this")
         return self.pulls[number]
