@@ -8,6 +8,7 @@ StagelyError (code, retryable, actor)
 |- Unavailable          a part of the control plane did not answer: Postgres, Temporal  OPERATOR, retryable
 |- GitHubUnavailable    GitHub did not answer, or answered 5xx or a rate limit             OPERATOR, retryable
 |- GitHubRefused        GitHub answered 4xx: a missing permission, a revoked installation  OPERATOR
+|- NoSlot               as many builds run as may; this one waits for its turn                US, retryable
 |- RegistryUnavailable  the image registry did not answer                                  OPERATOR, retryable
 |- RegistryRefused      the image registry answered 4xx                                    OPERATOR
 `- ProviderError        see providers/errors.py
@@ -35,10 +36,11 @@ class StagelyError(Exception):
     code: ClassVar[str] = "internal"
     retryable: ClassVar[bool] = False
     actor: ClassVar[Actor] = Actor.US
+    default_retry_s: ClassVar[float | None] = None
 
     def __init__(self, text: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(text)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = self.default_retry_s if retry_after_s is None else retry_after_s
 
 
 class SpecInvalid(StagelyError):
@@ -76,6 +78,11 @@ class GitHubUnavailable(StagelyError):
 class GitHubRefused(StagelyError):
     code = "github_refused"
     actor = Actor.OPERATOR
+
+
+class NoSlot(StagelyError):
+    code = "no_slot"
+    retryable = True
 
 
 class RegistryUnavailable(StagelyError):

@@ -50,9 +50,28 @@ class Settings(BaseSettings):
 
     signing_key_file: Path | None = None
     """Key of enrolment tokens, 32 random bytes as hex."""
+    encryption_key_file: Path | None = None
+    """Keys of all that Temporal stores, `KEY_ID:64 hex` per line, the first one encrypts; see `stagely/keyring.py`."""
+    codec_path_token_file: Path | None = None
+    """Unguessable part of the codec server's path, for a Web UI that cannot send our token; None: no such path."""
+    temporal_ui_origin: str = ""
+    """Comma-separated origins (scheme://host:port) whose pages may call the codec server; "" for none."""
+
     worker_metrics_listen: str = ""
+    """host:port of the worker's Prometheus metrics; "" for none."""
+    worker_cached_workflows: int = Field(500, ge=1)
+    """Runs that a worker keeps in memory, about 0.5 MB each. Others are replayed when they move."""
+    worker_workflow_slots: int = Field(100, ge=2)
+    worker_activity_slots: int = Field(100, ge=1)
+    """Activities that run at once, per task queue and process."""
+    build_id: str = ""
+    """Version of this code; switches worker versioning on. A build gets work once `worker.py --make-current` ran."""
     log_format: str = "json"
     """json or console."""
+
+    build_slots: int = 50
+    """Builds at once, in the whole installation; the next one waits and shows its position."""
+    slot_ask_again_s: float = 5.0
 
     provider: str = "local"
     """Default provider of previews and builders."""
