@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from stagely.states import GONE, EnvironmentState
 
@@ -24,7 +25,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """All that a comment tells. `urls`: (service, url), the main one first; `log_url`: where a person reads more."""
+    """All that a comment tells. `urls`: (service, url), the main one first; `log_url`: where a person reads more.
+
+    `expires_at` (Unix seconds): when the preview's time ends; `warning`: "", early or last.
+    """
 
     state: EnvironmentState
     message: str
@@ -32,6 +36,9 @@ class Story:
     urls: Sequence[tuple[str, str]]
     log_url: str
     problem: Problem | None = None
+    expires_at: float | None = None
+    is_pinned: bool = False
+    warning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +54,24 @@ def comment_text(story: Story) -> str:
     lines = [MARKER, _headline(story), "", f"Commit `{story.sha[:12]}`."]
     if story.state is EnvironmentState.READY and len(story.urls) > 1:
         lines += ["", *[f"- {service}: {url}" for service, url in story.urls]]
+    if story.state is EnvironmentState.READY:
+        lines += _until(story)
     if story.state is EnvironmentState.FAILED and story.problem is not None:
         lines += ["", *_problem_lines(story.problem)]
     return "\n".join(lines) + "\n"
+
+
+def _until(story: Story) -> list[str]:
+    """Until when the preview stays, and what to do about it when that is soon."""
+    if story.is_pinned:
+        return ["", "Pinned: it stays until the pull request closes."]
+    if story.expires_at is None:
+        return []
+    until = datetime.fromtimestamp(story.expires_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    if not story.warning:
+        return ["", f"It stays until {until}."]
+    mark = "⏰ **Last hour.** " if story.warning == "last" else "⏰ "
+    return ["", f"{mark}It is taken down at {until}. A push, `stagely extend` or `stagely pin` keeps it."]
 
 
 def commit_status(story: Story) -> CommitStatus | None:
@@ -66,6 +88,8 @@ def _headline(story: Story) -> str:
             return f"✅ Preview ready: {story.urls[0][1] if story.urls else ''}"
         case EnvironmentState.FAILED:
             return f"❌ {_what_failed(story)} [View Logs]({story.log_url})"
+        case EnvironmentState.AWAITING_APPROVAL:
+            return f"🔒 Waiting for approval: {story.message}. `stagely approve` lets it run."
         case EnvironmentState.TERMINATING:
             return "🧹 Taking the preview down"
         case EnvironmentState.TERMINATED | EnvironmentState.REAPED:

@@ -37,6 +37,8 @@ RATE_LIMIT_PAUSE_S = 60.0  # GitHub docs, REST rate limits: without a header wai
 FILES_AT_ONCE = 8  # GitHub docs, best practices: many requests at once meet the secondary rate limit.
 COMMENT_PAGE = 100
 COMMENT_PAGES = 20  # Comments come oldest first, and ours is written early: 2,000 are enough.
+PULL_PAGE = 100
+PULL_PAGES = 50  # 5,000 open pull requests; who has more of them has no machine for each.
 DESCRIPTION_LIMIT = 140  # Characters of a commit status; GitHub answers 422 to more.
 
 A = TypeVar("A", bound=githubkit.BaseAuthStrategy)
@@ -117,6 +119,20 @@ class GitHub:
             head_repo_full_name=pull.head.repo.full_name if pull.head.repo else None,
             author=pull.user.login if pull.user else "ghost",
         )
+
+    async def open_pull_requests(self, repo: str) -> frozenset[int]:
+        """The numbers of all open pull requests, up to PULL_PAGES pages of them, newest first.
+
+        One that changes its page while this reads may be missing: look at it by itself before acting on that.
+        """
+        numbers: set[int] = set()
+        for page in range(1, PULL_PAGES + 1):
+            wanted = {"state": "open", "per_page": PULL_PAGE, "page": page}
+            pulls = await self._call(repo, "GET", f"/repos/{repo}/pulls", answers.PULLS, params=wanted)
+            numbers.update(pull.number for pull in pulls)
+            if len(pulls) < PULL_PAGE:
+                break
+        return frozenset(numbers)
 
     async def file_at(self, repo: str, path: str, sha: str) -> str | None:
         """The text of the file at this commit; None when there is none, or when the path is a folder or submodule.

@@ -36,6 +36,10 @@ class Pull(BaseModel):
     user: User | None = None
 
 
+class ListedPull(BaseModel):
+    number: int
+
+
 class App(BaseModel):
     id: int
 
@@ -76,6 +80,7 @@ class Refusal(BaseModel):
 
 
 PULL = TypeAdapter(Pull)
+PULLS = TypeAdapter(list[ListedPull])
 COMMENT = TypeAdapter(Comment)
 COMMENTS = TypeAdapter(list[Comment])
 CONTENT = TypeAdapter[Content | list[object]](Content | list[object])  # A list is a folder.

@@ -58,7 +58,10 @@ class Project(SQLModel, table=True):
 
 
 class Environment(SQLModel, table=True):
-    """One life of a pull request's environment; a reopened pull request gets a new row (and a new hash)."""
+    """One life of a pull request's environment; a reopened pull request gets a new row (and a new hash).
+
+    `expires_at`: end of the preview's time, None while nothing counts; `warning`: the last one given about it.
+    """
 
     __tablename__ = "environments"
     id: str = Field(primary_key=True)
@@ -77,7 +80,9 @@ class Environment(SQLModel, table=True):
     services: list[dict[str, Any]] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
     exposes: list[dict[str, Any]] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
     failure: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
-    comment_id: int | None = None
+    expires_at: datetime | None = _time(nullable=True)
+    is_pinned: bool = False
+    warning: str = ""
     last_heartbeat: datetime | None = _time(nullable=True)
     status_since: datetime = _time()
     created_at: datetime = _time()
@@ -123,10 +128,46 @@ class BuildJob(SQLModel, table=True):
     ended_at: datetime | None = _time(nullable=True)
 
 
+class BuildSlot(SQLModel, table=True):
+    """A build's place among those that may run: waiting in the order of `number` until `granted_at` is set.
+
+    The row goes when its job or run ends.
+    """
+
+    __tablename__ = "build_slots"
+    build_id: str = Field(primary_key=True)
+    team_id: str = Field(index=True)
+    environment_id: str = Field(foreign_key="environments.id", index=True)
+    run_id: str = Field(index=True)
+    number: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(), nullable=False, unique=True))
+    queued_at: datetime = _time()
+    granted_at: datetime | None = _time(nullable=True)
+
+
+class PullRequestComment(SQLModel, table=True):
+    """The one comment of a pull request, and whether it says what its newest environment's row says.
+
+    `wanted` counts the changes, `done` is the last one that was published; `due_at` is when to try (again).
+    """
+
+    __tablename__ = "pull_request_comments"
+    project_id: str = Field(foreign_key="projects.id", primary_key=True)
+    pr_number: int = Field(primary_key=True)
+    team_id: str = Field(index=True)
+    comment_id: int | None = Field(default=None, sa_type=BigInteger)
+    wanted: int = 0
+    done: int = 0
+    attempts: int = 0
+    last_error: str = ""
+    due_at: datetime = _time()
+    __table_args__ = (Index("pull_request_comments_due", "due_at", postgresql_where=text("wanted > done")),)
+
+
 class Vm(SQLModel, table=True):
     """The ledger: written before any cloud call, closed when the VM is proven gone.
 
     `proof_sha256`: digest of the agent's proof, bound by its first HELLO. `owner_workflow_id` gets its events.
+    `running_at`: when the cloud had made it; `online_at`: its agent's first HELLO.
     """
 
     __tablename__ = "vms"
@@ -150,9 +191,34 @@ class Vm(SQLModel, table=True):
     boot_id: str = ""
     expires_at: datetime = _time()
     created_at: datetime = _time()
+    running_at: datetime | None = _time(nullable=True)
     online_at: datetime | None = _time(nullable=True)
     last_seen_at: datetime | None = _time(nullable=True)
     gone_at: datetime | None = _time(nullable=True)
+
+
+class ReaperSighting(SQLModel, table=True):
+    """What a sweep found out of order, and in how many sweeps in a row. The first one that does not see it forgets it.
+
+    `kind` is a workflows.sweeps.Leftover, `scope` the provider whose list showed it ("" elsewhere).
+    """
+
+    __tablename__ = "reaper_sightings"
+    kind: str = Field(primary_key=True)
+    scope: str = Field(primary_key=True)
+    subject: str = Field(primary_key=True)
+    sweep_id: str
+    count: int = 1
+    first_seen_at: datetime = _time()
+
+
+class GatewayBeat(SQLModel, table=True):
+    """A gateway that could hear agents from `since` to `beat_at` without a gap."""
+
+    __tablename__ = "gateway_beats"
+    instance: str = Field(primary_key=True)
+    since: datetime = _time()
+    beat_at: datetime = _time()
 
 
 class WebhookDelivery(SQLModel, table=True):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import sqlite3
+from collections.abc import AsyncIterator, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +40,17 @@ def _settings(forge: RunningForge, folder: Path, app_id: str = "1") -> Settings:
     key = folder / "app.pem"
     key.write_text(app_key()[0])
     return Settings(github_api_url=forge.url, github_app_id=app_id, github_app_key_file=key)
+
+
+def _copy_pulls(database: Path, numbers: Iterable[int]) -> None:
+    """Pull request 1 once more under each of these numbers; opening two hundred takes a minute."""
+    with closing(sqlite3.connect(database)) as db, db:
+        db.row_factory = sqlite3.Row
+        first = dict(db.execute("select * from pulls where number = 1").fetchone())
+        del first["id"]
+        marks = ", ".join("?" * len(first))
+        rows = [tuple((first | {"number": number}).values()) for number in numbers]
+        db.executemany(f"insert into pulls ({', '.join(first)}) values ({marks})", rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +94,23 @@ async def test_a_closed_pull_request_is_closed(forge: RunningForge, github: GitH
     await forge.ask(lambda c: c.update_pull(SHOP, 1, "closed"))
 
     assert (await github.pull_request(SHOP, 1)).state == "closed"
+
+
+async def test_closed_pull_requests_are_not_listed_as_open(forge: RunningForge, github: GitHub, work: Work) -> None:
+    await forge.pull_of(work)
+    opened = await github.open_pull_requests(SHOP)
+
+    await forge.ask(lambda c: c.update_pull(SHOP, 1, "closed"))
+
+    assert opened == {1}
+    assert await github.open_pull_requests(SHOP) == set()
+
+
+async def test_open_pull_requests_are_listed_over_all_pages(forge: RunningForge, github: GitHub, work: Work) -> None:
+    await forge.pull_of(work)
+    _copy_pulls(forge.folder / "forge.db", range(2, 203))
+
+    assert await github.open_pull_requests(SHOP) == set(range(1, 203))
 
 
 async def test_files_are_read_at_the_commit(forge: RunningForge, github: GitHub, work: Work) -> None:

@@ -17,7 +17,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 ONLINE_SEQ = 0  # The inbox's own rows use numbers that no agent can send: agents count from 1.
 LOST_SEQ = -1  # Results that the gateway gives in an agent's place are numbered downwards from -2.
-FORWARDED_KINDS = ("online", "result", "lost")  # The kinds that an owner's workflow is told.
 _INBOX_LOCK = 4_705_001  # Any number that nothing else in this database locks.
 
 Row = Any  # SQLAlchemy's rows have no static type; each is turned into a dataclass where it is read.
@@ -83,7 +82,7 @@ class NewChunk:
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """`body` is JSON text: an AgentEvent for the kinds of FORWARDED_KINDS, else the message's own fields."""
+    """`body` is JSON text: an AgentEvent for results and losses, which owners are told, else the message's fields."""
 
     vm_id: str
     boot_id: str
@@ -117,6 +116,7 @@ class PendingEvent:
     command_id: str
     owner_workflow_id: str
     body: dict[str, Any]  # Any: JSON.
+    command_kind: str = ""
 
 
 EventKey = tuple[str, str, int]  # vm_id, boot_id, seq
@@ -179,7 +179,10 @@ async def pending_events(
     async with engine.connect() as connection:
         rows = await connection.execute(_PENDING, values)
         return [
-            PendingEvent(r.vm_id, r.boot_id, r.seq, r.kind, r.command_id, r.owner_workflow_id, r.body) for r in rows
+            PendingEvent(
+                r.vm_id, r.boot_id, r.seq, r.kind, r.command_id, r.owner_workflow_id, r.body, r.command_kind or ""
+            )
+            for r in rows
         ]
 
 
@@ -224,10 +227,22 @@ async def revoked(engine: AsyncEngine, since: datetime | None) -> tuple[set[str]
     return {row.id for row in rows}, now
 
 
-async def note_lost(engine: AsyncEngine, builder_silence_s: float, preview_silence_s: float) -> list[str]:
-    """Put one `lost` event into the inbox for every VM whose agent fell silent, once per boot. Returns their ids."""
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """How long an agent may be silent, by its VM's role, and from its VM's creation to its first word. Seconds."""
+
+    builder_s: float
+    preview_s: float
+    boot_s: float
+
+
+async def note_lost(engine: AsyncEngine, limits: Silence) -> list[str]:
+    """Put one `lost` event into the inbox for every VM whose agent fell silent, or never spoke, once per boot.
+
+    Returns their ids.
+    """
     async with engine.begin() as connection:
-        rows = await connection.execute(_LOST, {"builder_s": builder_silence_s, "preview_s": preview_silence_s})
+        rows = await connection.execute(_LOST, asdict(limits))
         return [row.vm_id for row in rows]
 
 
@@ -348,7 +363,7 @@ ON CONFLICT DO NOTHING
 _STORE_EVENTS = text("""
 INSERT INTO agent_events (vm_id, boot_id, seq, team_id, kind, command_id, body, received_at, forwarded_at)
 SELECT vm_id, boot_id, seq, team_id, kind, command_id, CAST(body AS json), now(),
-       CASE WHEN kind IN ('online', 'result', 'lost') THEN NULL ELSE now() END
+       CASE WHEN kind IN ('result', 'lost') THEN NULL ELSE now() END
 FROM unnest(CAST(:vm_id AS text[]), CAST(:boot_id AS text[]), CAST(:seq AS integer[]), CAST(:team_id AS text[]),
             CAST(:kind AS text[]), CAST(:command_id AS text[]), CAST(:body AS text[]))
      AS g(vm_id, boot_id, seq, team_id, kind, command_id, body)
@@ -369,8 +384,8 @@ ON CONFLICT DO NOTHING
 """)
 
 _PENDING = text("""
-SELECT e.vm_id, e.boot_id, e.seq, e.kind, e.command_id, e.body, v.owner_workflow_id
-FROM agent_events e JOIN vms v ON v.id = e.vm_id
+SELECT e.vm_id, e.boot_id, e.seq, e.kind, e.command_id, e.body, v.owner_workflow_id, c.kind AS command_kind
+FROM agent_events e JOIN vms v ON v.id = e.vm_id LEFT JOIN agent_commands c ON c.id = e.command_id
 WHERE e.forwarded_at IS NULL
   AND (CAST(:everyone AS boolean) OR e.vm_id = ANY(CAST(:vm_ids AS text[])))
   AND e.received_at <= now() - make_interval(secs => :older_than_s)
@@ -429,11 +444,18 @@ WHERE v.state = 'running' AND v.id = ANY(CAST(:vm_ids AS text[]))
 ON CONFLICT DO NOTHING
 """)
 
-_LOST = text(f"""
-{_NOTE_LOST}
-WHERE v.state = 'running' AND v.online_at IS NOT NULL
-  AND v.last_seen_at < now() - make_interval(secs => CASE v.role WHEN 'builder' THEN CAST(:builder_s AS float)
-                                                     ELSE CAST(:preview_s AS float) END)
+_LOST = text("""
+INSERT INTO agent_events (vm_id, boot_id, seq, team_id, kind, command_id, body, received_at)
+SELECT v.id, v.boot_id, -1, v.team_id, 'lost', '',
+       json_build_object('vm_id', v.id, 'boot_id', v.boot_id, 'seq', 0, 'kind', 'lost', 'failure',
+           CASE WHEN v.online_at IS NULL THEN json_build_object('step', 'vm_boot', 'code', 'boot_timeout', 'tail',
+               json_build_array(), 'message', 'VM ' || v.id || ' was given up: its agent''s first contact did not come '
+               || 'within ' || round(CAST(:boot_s AS numeric)) || ' s of its creation') END), now()
+FROM vms v
+WHERE v.state = 'running' AND CASE WHEN v.online_at IS NULL
+    THEN v.running_at < now() - make_interval(secs => CAST(:boot_s AS float))
+    ELSE v.last_seen_at < now() - make_interval(secs => CASE v.role WHEN 'builder' THEN CAST(:builder_s AS float)
+                                                        ELSE CAST(:preview_s AS float) END) END
 ON CONFLICT DO NOTHING
 RETURNING vm_id
 """)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, func, or_, select, update
+from sqlalchemy import ColumnElement, Row, case, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -19,9 +19,11 @@ from stagely.db.models import utc_now
 from stagely.db.tables import (
     api_tokens,
     build_jobs,
+    build_slots,
     environments,
     log_chunks,
     projects,
+    pull_request_comments,
     steps,
     vms,
     webhook_deliveries,
@@ -39,6 +41,12 @@ Json = Mapping[str, Any]  # Any: what a JSON column holds; the writer's class is
 
 
 @dataclass(frozen=True, slots=True)
+class TokenView:
+    team_id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class ProjectView:
     id: str
     team_id: str
@@ -49,11 +57,14 @@ class ProjectView:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
+    """`position`: its place among the builds that wait for a slot, 1 is next; None: it does not wait."""
+
     run_id: str
     name: str
     arch: str
     state: str
     vm_id: str
+    position: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +103,8 @@ class EnvironmentView:
     services: Sequence[Json]
     failure: Json | None
     comment_id: int | None
+    expires_at: datetime | None
+    is_pinned: bool
     run: RunView | None
     jobs: Sequence[JobView]
     steps: Sequence[StepView]
@@ -145,11 +158,13 @@ class Delivery:
     received_at: datetime
 
 
-async def team_of_token(engine: AsyncEngine, token_sha256: str) -> str | None:
-    """The team that this token speaks for."""
+async def owner_of_token(engine: AsyncEngine, token_sha256: str) -> TokenView | None:
+    """The team that this token speaks for, and the token's name."""
+    columns = (api_tokens.c.team_id, api_tokens.c.name)
     async with engine.connect() as db:
-        found = await db.execute(select(api_tokens.c.team_id).where(api_tokens.c.token_sha256 == token_sha256))
-        return found.scalar_one_or_none()
+        rows = await db.execute(select(*columns).where(api_tokens.c.token_sha256 == token_sha256))
+        found = rows.one_or_none()
+        return TokenView(found.team_id, found.name) if found else None
 
 
 async def create_project(
@@ -272,7 +287,11 @@ async def mark_dispatched(engine: AsyncEngine, delivery_id: str) -> None:
 
 
 async def _environments(db: AsyncConnection, where: Sequence[ColumnElement[bool]]) -> list[EnvironmentView]:
+    its_comment = (pull_request_comments.c.project_id == environments.c.project_id) & (
+        pull_request_comments.c.pr_number == environments.c.pr_number
+    )
     joined = environments.join(projects, projects.c.id == environments.c.project_id)
+    joined = joined.outerjoin(pull_request_comments, its_comment)
     newest = (environments.c.created_at.desc(), environments.c.id)
     statement = select(*_ENVIRONMENT, *_PROJECT_LABELLED).select_from(joined).where(*where)
     rows = list(await db.execute(statement.order_by(*newest).limit(LIST_LIMIT)))
@@ -291,10 +310,15 @@ async def _runs(db: AsyncConnection, run_ids: Sequence[str]) -> list[RunView]:
 
 
 async def _jobs(db: AsyncConnection, run_ids: Sequence[str]) -> list[JobView]:
-    table = build_jobs.c
-    columns = (table.workflow_run_id, table.name, table.arch, table.status, table.vm_id)
-    rows = await db.execute(select(*columns).where(table.workflow_run_id.in_(run_ids)).order_by(table.name, table.arch))
-    return [JobView(row.workflow_run_id, row.name, row.arch, row.status, row.vm_id) for row in rows]
+    table, slot, ahead = build_jobs.c, build_slots.alias("mine"), build_slots.alias("ahead")
+    waiting = slot.c.granted_at.is_(None)
+    before = select(func.count()).where(ahead.c.granted_at.is_(None), ahead.c.number <= slot.c.number)
+    position = case((waiting & slot.c.number.is_not(None), before.scalar_subquery())).label("position")
+    columns = (table.workflow_run_id, table.name, table.arch, table.status, table.vm_id, position)
+    joined = build_jobs.outerjoin(slot, slot.c.build_id == table.id)
+    query = select(*columns).select_from(joined).where(table.workflow_run_id.in_(run_ids))
+    rows = await db.execute(query.order_by(table.name, table.arch))
+    return [JobView(row.workflow_run_id, row.name, row.arch, row.status, row.vm_id, row.position) for row in rows]
 
 
 async def _steps(db: AsyncConnection, environment_ids: Sequence[str]) -> dict[str, list[StepView]]:
@@ -324,6 +348,8 @@ def _environment(
         services=row.services,
         failure=row.failure,
         comment_id=row.comment_id,
+        expires_at=row.expires_at,
+        is_pinned=row.is_pinned,
         run=run,
         jobs=[job for job in jobs if run and job.run_id == run.id],
         # Steps of the latest run, and those of no run: the environment's own, such as its teardown.
@@ -358,5 +384,7 @@ _ENVIRONMENT = (
     environments.c.exposes,
     environments.c.services,
     environments.c.failure,
-    environments.c.comment_id,
+    environments.c.expires_at,
+    environments.c.is_pinned,
+    pull_request_comments.c.comment_id,
 )

@@ -7,19 +7,20 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from stagely.db.models import utc_now
 from stagely.db.queries.timeline import NewStep, put_steps
-from stagely.db.tables import agent_commands, environments, vms
+from stagely.db.tables import agent_commands, environments, steps, vms
+from stagely.errors import Unavailable
 from stagely.states import RunState, VmRole, VmState
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerOrder:
-    """What a new row says. `command` is the agent's first command as JSON (keys id, kind, body), or None."""
+    """What a new row says. `command`: the agent's first, or None."""
 
     vm_id: str
     project_id: str
@@ -34,9 +35,7 @@ class LedgerOrder:
     arch: str
     owner_workflow_id: str
     expires_in_s: float
-    command_id: str = ""
-    command_kind: str = ""
-    command_body: Mapping[str, Any] | None = None  # Any: JSON.
+    command: NewCommand | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +48,21 @@ class LedgerRow:
     address: str
     created_at: datetime
     expires_at: datetime
+
+
+ROW_WAIT_S = 1.0  # A lease writes its row within milliseconds of a free worker.
+
+
+@dataclass(frozen=True, slots=True)
+class NewCommand:
+    """A row of the outbox to agents. `body` is a CommandOrder as JSON."""
+
+    id: str
+    vm_id: str
+    environment_id: str
+    run_id: str
+    kind: str
+    body: Mapping[str, Any]  # Any: JSON.
 
 
 async def open_row(engine: AsyncEngine, order: LedgerOrder) -> LedgerRow:
@@ -67,21 +81,50 @@ async def open_row(engine: AsyncEngine, order: LedgerOrder) -> LedgerRow:
             )
             .on_conflict_do_nothing()
         )  # fmt: skip
-        if order.command_body is not None:
-            await db.execute(
-                insert(agent_commands)
-                .values(
-                    id=order.command_id, team_id=team, vm_id=order.vm_id, environment_id=order.environment_id,
-                    run_id=order.run_id, kind=order.command_kind, body=dict(order.command_body), created_at=now,
-                )
-                .on_conflict_do_nothing()
-            )  # fmt: skip
+        if order.command is not None:
+            await put_command(db, order.command)
         row = (await db.execute(_rows().where(vms.c.id == order.vm_id))).one()
         # The gateway ends this step with the agent's first contact.
         boot = NewStep("vm_boot", order.job or order.role, RunState.RUNNING, row.created_at.timestamp())
         if row.state == VmState.CREATING:
             await put_steps(db, order.environment_id, order.run_id, [boot])
     return _row(row)
+
+
+async def put_command(db: AsyncConnection, command: NewCommand) -> None:
+    """Write a command down for its VM, in the caller's transaction. The same id again changes nothing.
+
+    Raises Unavailable while the VM has no row yet: its lease is about to write it, or has been refused.
+    """
+    if (await db.execute(select(vms.c.id).where(vms.c.id == command.vm_id))).one_or_none() is None:
+        raise Unavailable(f"VM {command.vm_id} is not in the ledger yet", retry_after_s=ROW_WAIT_S)
+    team = select(environments.c.team_id).where(environments.c.id == command.environment_id).scalar_subquery()
+    await db.execute(
+        insert(agent_commands)
+        .values(
+            id=command.id, team_id=team, vm_id=command.vm_id, environment_id=command.environment_id,
+            run_id=command.run_id, kind=command.kind, body=dict(command.body), created_at=utc_now(),
+        )
+        .on_conflict_do_nothing()
+    )  # fmt: skip
+
+
+async def renew(db: AsyncConnection, vm_id: str, expires_at: datetime) -> None:
+    """Move a VM's dead-man deadline to a later time, in the caller's transaction; never to an earlier one."""
+    later = (vms.c.id == vm_id) & (vms.c.expires_at < expires_at)
+    await db.execute(update(vms).where(later).values(expires_at=expires_at))
+
+
+async def note_waiting(engine: AsyncEngine, vm_id: str, detail: str) -> None:
+    """Show in the timeline why the VM is not there yet."""
+    row = select(vms.c.environment_id, vms.c.run_id, vms.c.job, vms.c.role).where(vms.c.id == vm_id)
+    async with engine.begin() as db:
+        found = (await db.execute(row)).one()
+        where = (
+            (steps.c.environment_id == found.environment_id) & (steps.c.run_id == found.run_id)
+            & (steps.c.name == "vm_boot") & (steps.c.subject == (found.job or found.role))
+        )  # fmt: skip
+        await db.execute(update(steps).where(where, steps.c.ended_at.is_(None)).values(detail=detail))
 
 
 async def find_row(engine: AsyncEngine, vm_id: str) -> LedgerRow | None:
@@ -103,7 +146,12 @@ async def note_running(engine: AsyncEngine, vm_id: str, native_id: str, address:
         changed = await db.execute(
             update(vms)
             .where(vms.c.id == vm_id, vms.c.state.in_([VmState.CREATING, VmState.RUNNING]))
-            .values(state=VmState.RUNNING, native_id=native_id, address=address)
+            .values(
+                state=VmState.RUNNING,
+                native_id=native_id,
+                address=address,
+                running_at=func.coalesce(vms.c.running_at, utc_now()),
+            )
             .returning(vms.c.environment_id, vms.c.role)
         )
         row = changed.one_or_none()

@@ -46,14 +46,19 @@ class LifeRow:
     labels: tuple[str, ...]
     exposes: tuple[Mapping[str, Any], ...]  # Any: JSON, keys service, port, label, url.
     failure: Mapping[str, Any] | None  # Any: JSON of a FailureReport.
-    comment_id: int | None
+    expires_at: float | None
+    is_pinned: bool
+    warning: str
 
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
+    """`artifact`: repository@digest of an earlier run's image, for a job that need not build; else ""."""
+
     build_id: str
     name: str
     arch: str
+    artifact: str = ""
 
 
 async def project(engine: AsyncEngine, project_id: str) -> ProjectRow:
@@ -107,7 +112,7 @@ async def life(engine: AsyncEngine, environment_id: str) -> LifeRow:
 
 
 async def begin_run(db: AsyncConnection, environment_id: str, run_id: str, sha: str) -> None:
-    """The row of one push. A second call changes nothing."""
+    """The row of one push. A second call changes nothing, but for a head that moved since the first one died."""
     number = select(func.count() + 1).where(workflow_runs.c.environment_id == environment_id).scalar_subquery()
     await db.execute(
         insert(workflow_runs)
@@ -115,20 +120,22 @@ async def begin_run(db: AsyncConnection, environment_id: str, run_id: str, sha: 
             id=run_id, team_id=_team_of(environment_id), environment_id=environment_id, number=number, sha=sha,
             status=RunState.RUNNING, created_at=utc_now(),
         )
-        .on_conflict_do_nothing()
+        .on_conflict_do_update(index_elements=["id"], set_={"sha": sha})
     )  # fmt: skip
 
 
 async def add_jobs(db: AsyncConnection, environment_id: str, run_id: str, jobs: Sequence[NewJob]) -> None:
-    """The rows of a run's builds. A second call changes nothing."""
+    """The rows of a run's builds. A second call changes nothing, but for a head that moved, as above."""
     for job in jobs:
         await db.execute(
             insert(build_jobs)
             .values(
                 id=job.build_id, team_id=_team_of(environment_id), workflow_run_id=run_id, name=job.name,
-                arch=job.arch, status=RunState.PENDING, artifact_url="", vm_id="", created_at=utc_now(),
+                arch=job.arch, status=RunState.COMPLETED if job.artifact else RunState.PENDING,
+                artifact_url=job.artifact, vm_id="", created_at=utc_now(),
+                ended_at=utc_now() if job.artifact else None,
             )
-            .on_conflict_do_nothing()
+            .on_conflict_do_update(index_elements=["id"], set_={"name": job.name, "arch": job.arch})
         )  # fmt: skip
 
 
@@ -142,11 +149,6 @@ async def set_exposes(
         .where(environments.c.id == environment_id)
         .values(exposes=[dict(e) for e in exposes], labels=list(dict.fromkeys([*old, *labels])))
     )
-
-
-async def set_comment(engine: AsyncEngine, environment_id: str, comment_id: int) -> None:
-    async with engine.begin() as db:
-        await db.execute(update(environments).where(environments.c.id == environment_id).values(comment_id=comment_id))
 
 
 async def artifacts(engine: AsyncEngine, environment_id: str) -> set[str]:
@@ -203,7 +205,9 @@ async def _one(db: AsyncConnection, condition: Any) -> LifeRow | None:  # Any: a
         labels=tuple(row.labels),
         exposes=tuple(row.exposes),
         failure=row.failure,
-        comment_id=row.comment_id,
+        expires_at=row.expires_at.timestamp() if row.expires_at else None,
+        is_pinned=row.is_pinned,
+        warning=row.warning,
     )
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stagely.db.models import utc_now
+from stagely.db.queries import slots
 from stagely.db.tables import build_jobs, environments, steps, workflow_runs
 from stagely.states import GONE, EnvironmentState, RunState
 
@@ -51,7 +52,16 @@ async def set_run(db: AsyncConnection, run_id: str, state: RunState) -> None:
         await _end_open(db, run_id, state)
 
 
+async def cancel_open_runs(db: AsyncConnection, environment_id: str) -> None:
+    """The environment has ended: so have its runs, whatever became of their workflows."""
+    running = workflow_runs.c.status.not_in([str(s) for s in _ENDED])
+    query = select(workflow_runs.c.id).where(workflow_runs.c.environment_id == environment_id, running)
+    for run_id in (await db.execute(query)).scalars().all():
+        await set_run(db, run_id, RunState.CANCELLED)
+
+
 async def set_job(db: AsyncConnection, build_id: str, state: RunState, vm_id: str, artifact: str) -> None:
+    """A job's state; one that ended gives its build slot back."""
     values: dict[str, Any] = {"status": state}
     if vm_id:
         values["vm_id"] = vm_id
@@ -60,6 +70,8 @@ async def set_job(db: AsyncConnection, build_id: str, state: RunState, vm_id: st
     if state in _ENDED:
         values["ended_at"] = utc_now()
     await db.execute(update(build_jobs).where(build_jobs.c.id == build_id).values(**values))
+    if state in _ENDED:
+        await slots.free(db, build_id=build_id)
 
 
 async def put_steps(db: AsyncConnection, environment_id: str, run_id: str, new: Sequence[NewStep]) -> None:
@@ -78,7 +90,8 @@ async def put_steps(db: AsyncConnection, environment_id: str, run_id: str, new: 
 
 
 async def _end_open(db: AsyncConnection, run_id: str, state: RunState) -> None:
-    """A run that ended leaves no step or job running behind."""
+    """A run that ended leaves no step or job running behind, and no build slot taken."""
+    await slots.free(db, run_id=run_id)
     now = utc_now()
     running = (steps.c.run_id == run_id) & steps.c.ended_at.is_(None)
     await db.execute(update(steps).where(running).values(ended_at=now, state=state))
