@@ -1,61 +1,119 @@
 """Composition root of the worker: settings to real adapters to Temporal workers. Nobody imports it.
 
-python worker.py [--role all|workflows|core|cloud]
+python worker.py [--role all|workflows|core|cloud]     serve until SIGTERM
+python worker.py --replay [--query Q] [--limit N]      replay what runs on the server against this code; 1: some break
+python worker.py --make-current                        give workflow tasks to build STAGELY_BUILD_ID
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import signal
-import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
 import structlog
 from redis.asyncio import Redis
-from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
-from temporalio.worker import Worker
+from temporalio.worker import Replayer, Worker
 
-from activities.agents import AgentActivities
 from activities.failures import FailureInterceptor
-from activities.github import GitHubActivities
-from activities.images import ImageActivities
-from activities.records import RecordActivities
-from activities.routes import RouteActivities
-from activities.source import SourceActivities
-from activities.vms import UserData, VmActivities
+from activities.vms import UserData
+from activities.wiring import Activities, Adapters, cloud_activities, core_activities, publisher, sweep_activities
 from providers import catalog
 from providers.cloud_init import MachineBoot, render
-from stagely import agent_archive, logs, registry, temporal, tokens
+from stagely import agent_archive, logs, registry, rollout, search_attributes, temporal, tokens
 from stagely.db.engine import create_engine
 from stagely.github import GitHub
+from stagely.leaving import leave, run_and_leave
+from stagely.rehearsal import rehearse
 from stagely.settings import Settings
-from workflows.environment import EnvironmentWorkflow
-from workflows.messages import CLOUD_QUEUE, CORE_QUEUE, WORKFLOW_QUEUE, VmLeaseInput
-from workflows.pipeline import PipelineWorkflow
-from workflows.vm_lease import VmLeaseWorkflow
+from workflows import attributes
+from workflows.deployment import WORKFLOWS, runner
+from workflows.messages import CLOUD_QUEUE, CORE_QUEUE, WORKFLOW_QUEUE, Timings, VmLeaseInput
+from workflows.schedules import ensure_reaper
+from workflows.sweeps import SweepInput
 
 ROLES = ("all", "workflows", "core", "cloud")
 # The SDK's default of 10 s is the time a killed worker's workflows stand still; 2 s was measured to be enough.
 STICKY_TIMEOUT = timedelta(seconds=2)
 GRACE = timedelta(seconds=10)  # What a running activity gets on SIGTERM before it is cancelled.
-CACHED_WORKFLOWS = 1500  # About 0.5 MB each; below it every task replays its workflow from the start.
+RUNNING = f"ExecutionStatus = 'Running' AND TaskQueue = '{WORKFLOW_QUEUE}'"
 
 log = structlog.get_logger()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="worker.py", description="Runs Stagely's workflows and activities.")
-    parser.add_argument("--role", choices=ROLES, default="all", help="which task queues to serve (default: all)")
-    role = parser.parse_args().role
+    given = _arguments()
     settings = Settings()
     logs.configure(settings.log_format, "worker")
-    asyncio.run(run(settings, role))
-    _leave()
+    is_serving = not (given.replay or given.make_current)
+    try:
+        temporal.set_up_runtime(settings.worker_metrics_listen if is_serving else "", given.role)
+    except RuntimeError as error:
+        log.error("worker could not start", reason=str(error))
+        leave(2)
+    if given.replay:
+        run_and_leave(_replay(settings, given.query, given.limit))
+    if given.make_current:
+        run_and_leave(_make_current(settings))
+    run_and_leave(_serve(settings, given.role))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="worker.py", description="Runs Stagely's workflows and activities.")
+    parser.add_argument("--role", choices=ROLES, default="all", help="which task queues to serve (default: all)")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--replay", action="store_true", help="replay running workflows against this code, then exit")
+    instead.add_argument("--make-current", action="store_true", help="send workflow tasks to this STAGELY_BUILD_ID")
+    parser.add_argument("--query", default=RUNNING, help="which workflows --replay takes (default: %(default)s)")
+    parser.add_argument("--limit", type=int, help="how many workflows --replay takes at most (default: all)")
+    return parser.parse_args()
+
+
+async def _serve(settings: Settings, role: str) -> int:
+    try:
+        await run(settings, role)
+    except RuntimeError as error:
+        log.error("worker could not go on", reason=str(error))
+        return 2
+    return 0
+
+
+async def _replay(settings: Settings, query: str, limit: int | None) -> int:
+    """1 when a run cannot go on with this code. A line per such run on stdout, a summary at the end."""
+    client = await temporal.connect(settings, lazy=False)
+    replayer = Replayer(workflows=WORKFLOWS, workflow_runner=runner(), data_converter=temporal.replay_converter(client))
+    done = await rehearse(client, replayer, query, limit, report=print)
+    print(done)
+    return 1 if done.broken else 0
+
+
+async def _make_current(settings: Settings) -> int:
+    try:
+        before = await rollout.make_current(await temporal.connect(settings, lazy=False), settings.build_id)
+    except rollout.BuildNotSeen as error:
+        log.error("build could not be made current", reason=str(error))
+        return 1
+    log.info("build is current", build_id=settings.build_id or "unversioned", before=before or "unversioned")
+    return 0
+
+
+async def _tell_if_idle(client: Client, build_id: str) -> None:
+    """A versioned worker that is not current looks healthy and gets nothing: say so, and what ends it.
+
+    It is not made current by itself: an old build that crashes and restarts during a rollout would take all runs back.
+    """
+    if build_id and (current := await rollout.current_build(client)) != build_id:
+        log.warning(
+            "worker gets no workflow tasks yet",
+            build_id=build_id,
+            current=current or "unversioned",
+            reason=f"another build is current; once all workers are up: STAGELY_BUILD_ID={build_id} python worker.py "
+            "--make-current",
+        )
 
 
 async def run(settings: Settings, role: str) -> None:
@@ -73,18 +131,48 @@ async def run(settings: Settings, role: str) -> None:
 
 @asynccontextmanager
 async def _workers(settings: Settings, role: str) -> AsyncIterator[list[Worker]]:
+    """The role's workers; with the core's activities also the loop that publishes comments."""
     client = await temporal.connect(settings, lazy=False)
+    await search_attributes.ensure(client, attributes.ALL)
+    async with adapters(settings) as made, AsyncExitStack() as stack:
+        found: list[Worker] = []
+        sweeps = sweep_activities(made, client, Timings(boot_timeout_s=settings.boot_timeout_s))
+        if role in ("all", "workflows"):
+            await ensure_reaper(client, SweepInput(silence_s=settings.preview_silence_s))
+            await _tell_if_idle(client, settings.build_id)
+            found.append(_workflow_worker(client, settings))
+        if role in ("all", "core"):
+            found.append(_activity_worker(client, CORE_QUEUE, core_activities(made) + sweeps, settings))
+            group = await stack.enter_async_context(asyncio.TaskGroup())
+            stack.callback(group.create_task(publisher(made).run()).cancel)
+        if role in ("all", "cloud"):
+            found.append(_activity_worker(client, CLOUD_QUEUE, cloud_activities(made), settings))
+        yield found
+
+
+@asynccontextmanager
+async def adapters(settings: Settings) -> AsyncIterator[Adapters]:
+    """The real outside worlds, closed with the block."""
     engine = create_engine(settings.database_url)
     redis: Redis = Redis.from_url(settings.redis_url)
     images = registry.connect(settings.registry_url)
     github = GitHub(settings)
-    makers: dict[str, Callable[[], Worker]] = {
-        "workflows": lambda: _workflow_worker(client),
-        "core": lambda: _core_worker(client, settings, engine, redis, images, github),
-        "cloud": lambda: _cloud_worker(client, settings, engine),
-    }
     try:
-        yield [make() for name, make in makers.items() if role in ("all", name)]
+        yield Adapters(
+            engine=engine,
+            redis=redis,
+            github=github,
+            registry=images,
+            provider_of=lambda name: catalog.load(name, settings),
+            user_data=user_data(settings, agent_archive.archive().sha256),
+            installation=settings.installation,
+            registry_address=settings.registry,
+            preview_url=settings.preview_url,
+            log_url=settings.dashboard_url + "/v1/api/environments/{environment}/logs",
+            build_slots=settings.build_slots,
+            slot_ask_again_s=settings.slot_ask_again_s,
+            alternatives=catalog.alternatives,
+        )
     finally:
         await github.aclose()
         await images.client.aclose()
@@ -92,62 +180,27 @@ async def _workers(settings: Settings, role: str) -> AsyncIterator[list[Worker]]
         await engine.dispose()
 
 
-def _workflow_worker(client: Client) -> Worker:
+def _workflow_worker(client: Client, settings: Settings) -> Worker:
+    """Only workflows are versioned: every build's activities take every other's messages (fields are only added)."""
     return Worker(
         client,
         task_queue=WORKFLOW_QUEUE,
-        workflows=[EnvironmentWorkflow, PipelineWorkflow, VmLeaseWorkflow],
+        workflows=WORKFLOWS,
+        workflow_runner=runner(),
         sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
-        max_cached_workflows=CACHED_WORKFLOWS,
+        max_cached_workflows=settings.worker_cached_workflows,
+        max_concurrent_workflow_tasks=settings.worker_workflow_slots,
+        deployment_config=rollout.deployment_config(settings.build_id),
     )
 
 
-def _core_worker(
-    client: Client,
-    settings: Settings,
-    engine: AsyncEngine,
-    redis: Redis,
-    images: registry.Registry,
-    github: GitHub,
-) -> Worker:
-    log_url = settings.dashboard_url + "/v1/api/environments/{environment}/logs"
-    source = SourceActivities(engine, github, settings.preview_url, settings.registry)
-    records = RecordActivities(engine, redis)
-    agents = AgentActivities(engine, redis)
-    routes = RouteActivities(engine, redis, log_url)
-    manifests = ImageActivities(engine, images)
-    comments = GitHubActivities(engine, github, log_url)
+def _activity_worker(client: Client, queue: str, activities: Activities, settings: Settings) -> Worker:
     return Worker(
         client,
-        task_queue=CORE_QUEUE,
-        activities=[
-            source.resolve_pull_request,
-            source.plan,
-            records.record,
-            agents.order,
-            routes.show,
-            routes.withdraw,
-            manifests.merge,
-            manifests.delete_images,
-            comments.publish,
-        ],
+        task_queue=queue,
+        activities=activities,
         interceptors=[FailureInterceptor()],
-        graceful_shutdown_timeout=GRACE,
-    )
-
-
-def _cloud_worker(client: Client, settings: Settings, engine: AsyncEngine) -> Worker:
-    vms = VmActivities(
-        engine,
-        provider_of=lambda name: catalog.load(name, settings),
-        user_data=user_data(settings, agent_archive.archive().sha256),
-        installation=settings.installation,
-    )
-    return Worker(
-        client,
-        task_queue=CLOUD_QUEUE,
-        activities=[vms.create_vm, vms.destroy_vm, vms.destroy_all],
-        interceptors=[FailureInterceptor()],
+        max_concurrent_activities=settings.worker_activity_slots,
         graceful_shutdown_timeout=GRACE,
     )
 
@@ -174,13 +227,6 @@ def user_data(settings: Settings, archive_sha256: str) -> UserData:
         )
 
     return document
-
-
-def _leave() -> None:
-    """End the process without the interpreter's own exit, which crashed now and then after a Temporal worker closed."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
 
 
 if __name__ == "__main__":

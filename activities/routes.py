@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
-from temporalio import activity
 
 from agent.protocol import INGRESS_PORT
 from edge.routes import Route, RouteStatus
@@ -18,38 +17,39 @@ from stagely.db.queries.lives import LifeRow
 from stagely.errors import Conflict
 from stagely.plan import host_label
 from stagely.states import VmState
-from workflows.messages import EnvironmentRef, RouteOrder
+from workflows.orders import RouteOrder
 
 PHASE_LENGTH = 200  # One sentence on the page; the record's limit is 4 KB.
+WITHDRAWN = "withdrawn"
 
 
 @dataclass(frozen=True, slots=True)
-class RouteActivities:
+class Routes:
+    """What an activity does to routes before it writes its rows. `log_url` is a template with `{environment}`."""
+
     engine: AsyncEngine
     redis: Redis
     log_url: str
 
-    @activity.defn
-    async def show(self, order: RouteOrder) -> None:
-        """Announce every label of the environment. The address is the ledger's, that is, the cloud's own word.
+    async def apply(self, order: RouteOrder) -> None:
+        """Announce every label of the environment, or withdraw all it ever had. Again: the same routes.
+
+        The address is the ledger's, that is, the cloud's own word.
 
         Raises:
             Conflict: the VM is being destroyed or gone; a route must never lead to somebody else's machine.
             ProviderUnavailable: its address is not recorded yet (a killed worker's create is being tried again).
         """
         life = await lives.life(self.engine, order.environment_id)
+        if order.status == WITHDRAWN:
+            await routing.withdraw(self.redis, [life.hash, *life.labels])
+            return
         address = await self._address(order.vm_id) if order.vm_id else ""
         routes = {
             label: self._route(order, life, address, INGRESS_PORT + index) for index, label in enumerate(_labels(life))
         }
         await routing.announce(self.redis, routes)
         await routing.withdraw(self.redis, [label for label in life.labels if label not in routes])
-
-    @activity.defn
-    async def withdraw(self, ref: EnvironmentRef) -> None:
-        """Forget every label the environment ever had. Again: nothing happens."""
-        life = await lives.life(self.engine, ref.environment_id)
-        await routing.withdraw(self.redis, [life.hash, *life.labels])
 
     async def _address(self, vm_id: str) -> str:
         row = await ledger.find_row(self.engine, vm_id)

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio import activity
 
-from activities.heartbeats import heartbeating
+from activities.records import new_command
 from providers.base import Provider, Vm, VmOrder
-from providers.errors import ProviderError, ProviderUnavailable
+from providers.errors import ProviderError, ProviderUnavailable, QuotaExceeded
 from stagely.db.queries import ledger
 from stagely.db.queries.ledger import LedgerOrder, LedgerRow
 from stagely.errors import Conflict
 from stagely.states import VmRole, VmState
-from workflows.messages import EnvironmentRef, VmCreated, VmLeaseInput, VmRef
+from workflows.messages import VmLeaseInput
+from workflows.orders import EnvironmentRef, VmCreated, VmRef
 
 ADDRESS_POLL_S = 0.2  # `local` has an address at once; clouds take seconds, and this is no call to Temporal.
 ADDRESS_LIMIT_S = 120.0  # The slowest cloud gives an address within a minute.
@@ -53,8 +54,10 @@ class VmActivities:
             row = await ledger.open_row(self.engine, _ledger_order(order))
             if row.state in (VmState.DESTROYING, VmState.GONE):
                 raise Conflict(f"VM {order.vm_id} is {row.state} already and is not made again")
-            async with heartbeating():
-                vm = await self._addressed(provider, await provider.create(self._vm_order(order, row)))
+            vm = await self._addressed(provider, await provider.create(self._vm_order(order, row)))
+        except QuotaExceeded as error:
+            await ledger.note_waiting(self.engine, order.vm_id, f"waiting, because {error}")
+            raise
         finally:
             await provider.aclose()
         if not await ledger.note_running(self.engine, order.vm_id, vm.native_id, vm.address or ""):
@@ -65,15 +68,16 @@ class VmActivities:
 
     @activity.defn
     async def destroy_vm(self, ref: VmRef) -> None:
-        """Destroy the VM and wait until the cloud's list has it no more. No ledger row: nothing was ever ordered.
+        """Destroy the VM and wait until the cloud's list has it no more.
 
-        A row that says gone is asked for all the same: its VM may have been made after that was seen.
+        No ledger row: nothing was ever ordered, unless `ref.provider` names the cloud whose list has it. A row that
+        says gone is asked for all the same: its VM may have been made after that was seen.
         """
         row = await ledger.find_row(self.engine, ref.vm_id)
-        if row is None:
-            return
-        async with heartbeating():
+        if row is not None and ref.provider in ("", row.provider):
             await self._destroy(row)
+        elif ref.provider:
+            await self._destroy_at_cloud(ref.vm_id, ref.provider)
 
     @activity.defn
     async def destroy_all(self, ref: EnvironmentRef) -> None:
@@ -82,8 +86,7 @@ class VmActivities:
         One that cannot be destroyed now does not keep the others alive; its error is raised when all have ended.
         """
         rows = await ledger.living_rows(self.engine, ref.environment_id)
-        async with heartbeating():
-            ended = await asyncio.gather(*(self._destroy(row) for row in rows), return_exceptions=True)
+        ended = await asyncio.gather(*(self._destroy(row) for row in rows), return_exceptions=True)
         for error in ended:
             if error is not None:
                 raise error
@@ -92,7 +95,7 @@ class VmActivities:
         began = time.monotonic()
         await ledger.note_destroying(self.engine, row.vm_id)
         try:
-            await self._destroy_at_cloud(row)
+            await self._destroy_at_cloud(row.vm_id, row.provider)
         except ProviderError as error:
             # Also what a person must mend first (a revoked key) is tried again, for ever: the machine costs money.
             log.warning("vm not destroyed", vm_id=row.vm_id, provider=row.provider, error_code=error.code)
@@ -100,11 +103,11 @@ class VmActivities:
         await ledger.note_gone(self.engine, row.vm_id)
         log.info("vm gone", vm_id=row.vm_id, provider=row.provider, took_s=round(time.monotonic() - began, 3))
 
-    async def _destroy_at_cloud(self, row: LedgerRow) -> None:
-        provider = self.provider_of(row.provider)
+    async def _destroy_at_cloud(self, vm_id: str, provider_name: str) -> None:
+        provider = self.provider_of(provider_name)
         try:
-            await provider.destroy(row.vm_id)
-            await _proven_gone(provider, row.vm_id)
+            await provider.destroy(vm_id)
+            await _proven_gone(provider, vm_id)
         finally:
             await provider.aclose()
 
@@ -156,7 +159,5 @@ def _ledger_order(order: VmLeaseInput) -> LedgerOrder:
         arch=order.arch,
         owner_workflow_id=order.owner_workflow_id,
         expires_in_s=order.expires_in_s,
-        command_id=command.command_id if command else "",
-        command_kind=command.kind if command else "",
-        command_body=asdict(command) if command else None,
+        command=new_command(command) if command else None,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from providers.base import Provider
@@ -11,6 +11,15 @@ from providers.errors import VmRejected
 from stagely.settings import Settings
 
 MODULES = {"local": "providers.local"}
+
+
+PLACEMENTS: dict[str, tuple[tuple[str, str], ...]] = {"local": ()}
+"""Per provider, (region, size) pairs that take a preview or a build as well as its default; tried in this order."""
+
+
+def alternatives(name: str, region: str, size: str, arch: str) -> Sequence[tuple[str, str]]:
+    """Other placements when this one is sold out. None when the user chose one: another would not be what was asked."""
+    return () if region or size else PLACEMENTS.get(name, ())
 
 
 def load(name: str, settings: Settings) -> Provider:

@@ -2,7 +2,7 @@
 
 ProviderError (a stagely.errors.StagelyError)
 |- CredentialsRejected   401, 403, revoked key                      OPERATOR
-|- QuotaExceeded         the account is full                        OPERATOR
+|- QuotaExceeded         the account is full                        OPERATOR, retryable for a while: others leave
 |- NoCapacity            this size is sold out here now             OPERATOR, try another size or zone
 |- VmRejected            the order itself is wrong (size, region)   USER
 `- ProviderUnavailable   5xx, time-out, rate limit                  OPERATOR, retryable
@@ -23,7 +23,11 @@ class CredentialsRejected(ProviderError):
 
 
 class QuotaExceeded(ProviderError):
+    """The text names the quota. It is asked for again every minute while the order waits (`create_limit_s`)."""
+
     code = "quota_exceeded"
+    retryable = True
+    default_retry_s = 60.0
 
 
 class NoCapacity(ProviderError):

@@ -23,6 +23,11 @@ def start(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:  # Any: a coroutine'
     return asyncio.create_task(work)  # noqa: TID251  # TaskGroup wedges a workflow; the caller keeps the handle.
 
 
+async def settled(task: asyncio.Task[Any]) -> None:  # Any: its result is not looked at.
+    """Wait until the task has ended, in whatever way."""
+    await workflow.wait([task], return_when=asyncio.ALL_COMPLETED)
+
+
 async def protected(work: Coroutine[Any, Any, T]) -> T:  # Any: as above.
     """Run a clean-up to its end whatever is cancelled meanwhile; a cancel that came is raised afterwards."""
     if isinstance(sys.exc_info()[1], GeneratorExit) or not workflow.in_workflow():

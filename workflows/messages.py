@@ -1,5 +1,6 @@
-"""Every input, result, signal, workflow id and task queue name: all of `workflows` that the api may import.
+"""Workflow ids, queues, inputs, results, signals, updates: all of `workflows` that the api may import.
 
+What only activities take and give is in orders.py, one sweep of the reaper in sweeps.py, under the same rules.
 Frozen dataclasses of strings, numbers, enums and lists of those; seconds as numbers; no secrets. Fields are only ever
 added, with defaults: running workflows decode what older code wrote.
 """
@@ -9,8 +10,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-from stagely.plan import BuildTarget, Expose, Plan, PreviewSpec
-from stagely.states import EnvironmentState, RunState, VmRole
+from stagely.plan import BuildTarget, Expose
+from stagely.states import VmRole
 
 WORKFLOW_QUEUE = "stagely-workflows"
 CORE_QUEUE = "stagely-core"  # Postgres, Redis, GitHub, registry.
@@ -36,22 +37,62 @@ def lease_workflow_id(vm_id: str) -> str:
 class Timings:
     """Every duration of an environment's life, in seconds; tests pass shorter ones."""
 
-    debounce_s: float = 2.0  # Several pushes within it become one run. Waits only while a pipeline runs.
-    boot_timeout_s: float = 300.0  # Order of a VM until its agent's first HELLO; clouds take 30 to 120 s.
-    builder_lease_s: float = 3600.0  # Dead-man deadline of a builder, beyond boot and build limits.
+    debounce_s: float = 2.0  # Several pushes within it become one run. Waits only while a push runs.
+    create_limit_s: float = 1800.0  # For the cloud to make a VM; a full account is asked again within it.
+    boot_timeout_s: float = 300.0  # From there to the agent's first HELLO; the gateway keeps it, this is the backstop.
     pull_timeout_s: float = 1860.0  # The agent's own limits on pulling and on what Compose builds there, 900 s each.
     lease_margin_s: float = 6 * 3600.0  # A preview's dead-man deadline: this long after its time to live.
-    ttl_s: float = 24 * 3600.0  # From the last deploy.
+    ttl_limit_s: float = 30 * 24 * 3600.0  # The installation's ceiling on what stagely.yaml asks for.
     unanswered_s: float = 60.0  # Pause after half an hour of asking GitHub in vain.
 
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentInput:
-    """Start of an EnvironmentWorkflow. Everything else is read from GitHub: a webhook is only a hint."""
+    """Start of an EnvironmentWorkflow. Everything else is read from GitHub: a webhook is only a hint.
+
+    `carried`: what the run before this one knew, after a continue-as-new. `history_limit`: events after which an
+    environment at rest continues as new (the server's hard stop is 51,200).
+    """
 
     project_id: str
     pr: int
     timings: Timings = field(default_factory=Timings)
+    history_limit: int = 2000
+    carried: Carried | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """Everything an environment at rest knows. Whatever a handler may set is in here."""
+
+    facts: PullRequestFacts
+    deliveries: tuple[str, ...] = ()
+    vm: VmLeaseInput | None = None
+    vm_expires_at: float = 0.0
+    holds_data: bool = False
+    serves: bool = False
+    ttl_s: float = 0.0
+    expires_at: float | None = None
+    is_pinned: bool = False
+    warning: str = ""
+    losses: int = 0
+    approved: tuple[str, ...] = ()
+    awaits: str = ""
+    last: LastPush | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LastPush:
+    """How the last push ended. `built`: digests by `BuildJobRef.key`, for a retry that builds only what is missing."""
+
+    run_id: str
+    sha: str
+    has_failed: bool = False
+    built: dict[str, str] = field(default_factory=dict)
+
+
+STARTING_ACTIONS = frozenset({"opened", "reopened", "redeploy"})
+"""Actions that bring back an environment that was stopped or reaped; others only tell of changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +107,69 @@ class PullRequestEvent:
     received_at: float = 0.0
 
 
+# --- what people ask for: updates of EnvironmentWorkflow, refused by their validators with an ApplicationError ------
+# whose type is a stable code (`ending`, `not_ready`, `nothing_failed`, `too_long`, `not_waiting`, `head_moved`).
+
+
 @dataclass(frozen=True, slots=True)
 class StopRequest:
-    """Signal `stop`: end this environment though its pull request is open. `by` is for the log."""
+    """Update `stop`: end this environment though its pull request is open. Asked twice is asked once."""
 
     by: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ExtendRequest:
+    """Update `extend`: move the end of a preview's time by `seconds` > 0, to MAX_AHEAD_S from now at most."""
+
+    seconds: float
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PinRequest:
+    """Update `pin`: keep the preview until its pull request closes, or (`pinned` false) count its time from now."""
+
+    pinned: bool = True
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RedeployRequest:
+    """Update `redeploy`: build and deploy the pull request's head once more; a push that runs is superseded."""
+
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRequest:
+    """Update `retry`: go on from the step at which the last push failed; what was built is not built again."""
+
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ApproveRequest:
+    """Update `approve`: let an outsider's commit run. `sha` is the commit that was looked at, 40 hex digits."""
+
+    sha: str
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What every update answers. `expires_at`: end of the preview's time (Unix seconds); None: pinned or not set."""
+
+    expires_at: float | None = None
+    is_pinned: bool = False
+
+
+MAX_AHEAD_S = 30 * 24 * 3600.0  # A preview that is needed for longer is pinned, which somebody then sees.
+
+
 class AgentEventKind(enum.StrEnum):
-    ONLINE = "online"
+    """`lost`: the agent fell silent, or never spoke within its boot time, or two claimed to be it."""
+
     RESULT = "result"
     LOST = "lost"
 
@@ -103,8 +198,9 @@ class FailureReport:
 class AgentEvent:
     """Signal `agent_event`, to the VM's owner (pipeline of a builder, environment of a preview).
 
-    Sent at least once; (vm_id, boot_id, seq) tells repeats apart, ONLINE and LOST have seq 0, a result
-    that the gateway gives itself (a command that cannot be sent) a negative one.
+    Sent at least once; (vm_id, boot_id, seq) tells repeats apart, LOST has seq 0, a result that the gateway gives
+    itself (a command that cannot be sent) a negative one. Only results that a workflow waits for are sent: of build
+    and deploy. That an agent is online is no news to a workflow; that it is not is LOST.
     """
 
     vm_id: str
@@ -138,6 +234,15 @@ class PipelineInput:
     build_timeout_s: float
     keep_going: bool = False
     timings: Timings = field(default_factory=Timings)
+    placements: tuple[Placement, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a VM may be ordered and how big; "" is the provider's default. Tried in order when one is sold out."""
+
+    region: str = ""
+    size: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +256,14 @@ class BuiltImage:
 
 @dataclass(frozen=True, slots=True)
 class PipelineResult:
-    """`failure` is None and `images` complete, or the first failed target's report."""
+    """`failure` is None and `images` complete, or the first failed target's report.
+
+    `built`: digests by `BuildJobRef.key` of all jobs that ended well, in either case.
+    """
 
     images: tuple[BuiltImage, ...] = ()
     failure: FailureReport | None = None
+    built: dict[str, str] = field(default_factory=dict)
 
 
 # --- VM lease ------------------------------------------------------------------------------------------------------
@@ -165,7 +274,8 @@ class VmLeaseInput:
     """One VM from order to proven gone.
 
     `owner_workflow_id` gets its agent's events, `expires_in_s` is the dead-man deadline. `command` is written with
-    the ledger row, so that the agent gets it with its first HELLO. `job`: build target, or "" for a preview.
+    the ledger row, so that the agent gets it with its first HELLO. `job`: build target, or "" for a preview. `wish`:
+    the placement that was asked for, when it was sold out and this is another.
     """
 
     vm_id: str
@@ -182,26 +292,27 @@ class VmLeaseInput:
     build_id: str = ""
     job: str = ""
     command: CommandOrder | None = None
+    create_limit_s: float = 1800.0
+    wish: Placement | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseEnded:
+    """Signal `lease_ended`, to an owner that continued as new and so cannot see its child end."""
+
+    vm_id: str
+    result: VmLeaseResult
 
 
 @dataclass(frozen=True, slots=True)
 class VmLeaseResult:
-    """Why the lease ended: `released`, `expired` or `create_failed` (then `failure` says why)."""
+    """Why the lease ended: `released`, `cancelled`, `expired` or `create_failed` (then `failure` says why)."""
 
     reason: str
     failure: FailureReport | None = None
 
 
-# --- activity inputs and results -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class PullRequestRef:
-    """`action` of the webhook decides only whether an environment that ended comes back."""
-
-    project_id: str
-    pr: int
-    action: str = ""
+# --- what these carry ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +320,9 @@ class PullRequestFacts:
     """The pull request as GitHub says it is now, and its environment's row (made on first sight of an open one).
 
     `environment_id` is "" when the pull request is closed and nothing of it lives. `repo` is the clone URL for VMs,
-    `registry` the host:port under which VMs push and pull.
+    `registry` the host:port under which VMs push and pull. `is_foreign`: the commit comes from another repository, so
+    nothing of it runs before somebody approved it. `vms`: those of the environment that the ledger does not know to be
+    gone.
     """
 
     is_open: bool
@@ -220,79 +333,27 @@ class PullRequestFacts:
     hash: str = ""
     provider: str = "local"
     registry: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class PlanRequest:
-    run_id: str
-    project_id: str
-    environment_id: str
-    pr: int
-    sha: str
-    received_at: float = 0.0
-    title: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class PlanResult:
-    """A Plan and its build jobs, or why the repository cannot be taken (`failure`, for the user).
-
-    The rows of the run and its jobs are written. `urls` has one URL per `plan.exposes`, in its order.
-    """
-
-    plan: Plan | None = None
-    jobs: tuple[BuildJobRef, ...] = ()
-    urls: tuple[str, ...] = ()
-    failure: FailureReport | None = None
+    repo_full_name: str = ""
+    is_foreign: bool = False
+    vms: tuple[str, ...] = ()
+    project_id: str = ""
+    pr: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class BuildJobRef:
-    """One row of build_jobs: `build_id` is the row's id."""
+    """One row of build_jobs: `build_id` is the row's id. `digest`: built before. `has_slot`: it may begin at once."""
 
     build_id: str
     target: BuildTarget
     arch: str
+    digest: str = ""
+    has_slot: bool = False
 
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One entry of the timeline, keyed by (run_id, name, subject); writing it again updates it.
-
-    Unix seconds; `seconds` from the VM's own clock where it measured. Names: webhook, plan, vm_boot, clone, build,
-    push, merge, pull, up, health, route, teardown.
-    """
-
-    name: str
-    state: RunState
-    started_at: float
-    subject: str = ""
-    ended_at: float | None = None
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One transaction: the environment's state and message, its run's and job's states, timeline steps.
-
-    None or "" leaves a column as it is. `failure` is stored for the comment, the API and the CLI.
-    """
-
-    environment_id: str
-    state: EnvironmentState | None = None
-    message: str = ""
-    run_id: str = ""
-    run_state: RunState | None = None
-    sha: str = ""
-    vm_id: str = ""
-    build_id: str = ""
-    build_state: RunState | None = None
-    build_vm_id: str = ""
-    artifact: str = ""
-    failure: FailureReport | None = None
-    clear_failure: bool = False
-    services: tuple[ServiceReport, ...] = ()
-    steps: tuple[Step, ...] = ()
+    @property
+    def key(self) -> str:
+        """The job's name across runs of one commit."""
+        return f"{self.target.name}/{self.arch}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,85 +395,3 @@ class DeployOrder:
     urls: tuple[str, ...]
     health_timeout_s: float
     profiles: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class MergeOrder:
-    """Merge per-architecture digests of one target into one manifest list in `repository`."""
-
-    service: str
-    target: str
-    repository: str
-    digests: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RouteOrder:
-    """Announce (`ready` with the VM's address as the cloud says it), or show a page (`building`, `failed`)."""
-
-    environment_id: str
-    status: str
-    vm_id: str = ""
-    phase: str = ""
-    expose: tuple[Expose, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class EnvironmentRef:
-    environment_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class VmRef:
-    vm_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class VmCreated:
-    vm_id: str
-    created_at: float
-
-
-__all__ = [
-    "CLOUD_QUEUE",
-    "CORE_QUEUE",
-    "WORKFLOW_QUEUE",
-    "AgentEvent",
-    "AgentEventKind",
-    "BuildJobRef",
-    "BuildOrder",
-    "BuildTarget",
-    "BuiltImage",
-    "CommandOrder",
-    "DeployOrder",
-    "EnvironmentInput",
-    "EnvironmentRef",
-    "EnvironmentState",
-    "Expose",
-    "FailureReport",
-    "MergeOrder",
-    "PipelineInput",
-    "PipelineResult",
-    "Plan",
-    "PlanRequest",
-    "PlanResult",
-    "PreviewSpec",
-    "PullRequestEvent",
-    "PullRequestFacts",
-    "PullRequestRef",
-    "Record",
-    "RouteOrder",
-    "RunState",
-    "ServiceReport",
-    "Step",
-    "StopRequest",
-    "Timings",
-    "VmCreated",
-    "VmLeaseInput",
-    "VmLeaseResult",
-    "VmRef",
-    "VmRole",
-    "environment_workflow_id",
-    "lease_workflow_id",
-    "pipeline_workflow_id",
-]

@@ -23,10 +23,14 @@ class ActivityOptions(TypedDict, total=False):
     cancellation_type: ActivityCancellationType
 
 
+# How soon another worker takes up what a killed one was doing. Below it stays every pause of a healthy event loop.
+HEARTBEAT = timedelta(seconds=5)
+
 # Postgres and Redis answer in milliseconds or are away; an outage of ten minutes is ridden out.
 STORE = ActivityOptions(
     task_queue=CORE_QUEUE,
     start_to_close_timeout=timedelta(seconds=15),
+    heartbeat_timeout=HEARTBEAT,
     schedule_to_close_timeout=timedelta(minutes=10),
     retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(seconds=30)),
 )
@@ -35,13 +39,15 @@ STORE = ActivityOptions(
 STORE_FOREVER = ActivityOptions(
     task_queue=CORE_QUEUE,
     start_to_close_timeout=timedelta(seconds=15),
+    heartbeat_timeout=HEARTBEAT,
     retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(minutes=1)),
 )
 
-# GitHub answers within 10 s or not at all; its secondary rate limits last minutes.
+# A look with its plan is three calls to GitHub of 25 s each at most; its secondary rate limits last minutes.
 GITHUB = ActivityOptions(
     task_queue=CORE_QUEUE,
-    start_to_close_timeout=timedelta(seconds=30),
+    start_to_close_timeout=timedelta(seconds=90),
+    heartbeat_timeout=HEARTBEAT,
     schedule_to_close_timeout=timedelta(minutes=30),
     retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=2)),
 )
@@ -51,21 +57,26 @@ GITHUB = ActivityOptions(
 REGISTRY = ActivityOptions(
     task_queue=CORE_QUEUE,
     start_to_close_timeout=timedelta(seconds=30),
+    heartbeat_timeout=HEARTBEAT,
     schedule_to_close_timeout=timedelta(minutes=20),
     retry_policy=RetryPolicy(initial_interval=timedelta(seconds=2), maximum_interval=timedelta(minutes=1)),
 )
 
 # A create is one cloud call and a poll for the address. Heartbeats tell within 10 s that the worker died; the retry
-# adopts what the dead one made. The outcome must be known before the lease moves on, hence the cancellation type. It
-# ends before the owner gives the boot up (300 s), so that the owner hears the cloud's reason and not just silence.
+# adopts what the dead one made. The outcome must be known before the lease moves on, hence the cancellation type.
 CREATE_VM = ActivityOptions(
     task_queue=CLOUD_QUEUE,
     start_to_close_timeout=timedelta(minutes=3),
-    schedule_to_close_timeout=timedelta(minutes=4),
     heartbeat_timeout=timedelta(seconds=10),
     retry_policy=RetryPolicy(initial_interval=timedelta(seconds=2), maximum_interval=timedelta(minutes=1)),
     cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
 )
+
+
+def create_vm(limit_s: float) -> ActivityOptions:
+    """CREATE_VM within so many seconds: what a full account or a cloud's outage is waited for."""
+    return ActivityOptions(**{**CREATE_VM, "schedule_to_close_timeout": timedelta(seconds=limit_s)})
+
 
 # A VM that is not destroyed costs money: no limit on attempts, ever.
 DESTROY_VM = ActivityOptions(
@@ -73,6 +84,50 @@ DESTROY_VM = ActivityOptions(
     start_to_close_timeout=timedelta(minutes=5),
     heartbeat_timeout=timedelta(seconds=10),
     retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=5)),
+)
+
+# The end of an environment must be written, however long Postgres is away; the activity itself gives up on a registry
+# that does not answer.
+BURIAL = ActivityOptions(
+    task_queue=CORE_QUEUE,
+    start_to_close_timeout=timedelta(minutes=1),
+    heartbeat_timeout=HEARTBEAT,
+    retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=1)),
+)
+
+# Waiting for a build's turn costs nothing while it is a retry: retries are no events. The failure names the position
+# and says when to ask again (activities/slots.py); a push that waits for three hours is better told so.
+SLOT = ActivityOptions(
+    task_queue=CORE_QUEUE,
+    start_to_close_timeout=timedelta(seconds=15),
+    heartbeat_timeout=HEARTBEAT,
+    schedule_to_close_timeout=timedelta(hours=3),
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(seconds=2), backoff_coefficient=1.0, maximum_interval=timedelta(seconds=30)
+    ),
+)
+
+# A sweep comes again in five minutes: what is away now is asked again then, and does not hold up the rest.
+SWEEP = ActivityOptions(
+    task_queue=CORE_QUEUE,
+    start_to_close_timeout=timedelta(minutes=2),
+    schedule_to_close_timeout=timedelta(minutes=4),
+    heartbeat_timeout=timedelta(seconds=10),
+    retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_attempts=3),
+)
+SWEEP_CLOUD = ActivityOptions(
+    task_queue=CLOUD_QUEUE,
+    start_to_close_timeout=timedelta(minutes=2),
+    schedule_to_close_timeout=timedelta(minutes=4),
+    heartbeat_timeout=timedelta(seconds=10),
+    retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_attempts=3),
+)
+REAP_VM = ActivityOptions(
+    task_queue=CLOUD_QUEUE,
+    start_to_close_timeout=timedelta(minutes=5),
+    schedule_to_close_timeout=timedelta(minutes=6),
+    heartbeat_timeout=timedelta(seconds=10),
+    retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_attempts=3),
 )
 
 

@@ -13,31 +13,32 @@ from temporalio.workflow import ParentClosePolicy
 with workflow.unsafe.imports_passed_through():
     from activities.images import ImageActivities
     from activities.records import RecordActivities
+    from activities.slots import SlotActivities
 
 from stagely.ids import mint
+from stagely.plan import BuildTarget
+from stagely.states import RunState, VmRole
 from workflows.fanout import fanout, protected
 from workflows.leased_vm import LeasedVm, VmLost
 from workflows.messages import (
     AgentEvent,
     BuildJobRef,
     BuildOrder,
-    BuildTarget,
     BuiltImage,
     CommandOrder,
     FailureReport,
-    MergeOrder,
     PipelineInput,
     PipelineResult,
-    Record,
-    RunState,
-    Step,
+    Placement,
     VmLeaseInput,
-    VmRole,
 )
-from workflows.options import BUILD_ATTEMPTS, MARGINS, REGISTRY, STORE
+from workflows.options import BUILD_ATTEMPTS, MARGINS, REGISTRY, SLOT, STORE
+from workflows.orders import MergeOrder, Record, SlotRequest, Step
+from workflows.status import table
 from workflows.steps import steps_of
 
 _STEPS = ("clone", "build", "push")
+_ANYWHERE = (Placement(),)
 
 
 class BuildFailed(ApplicationError):
@@ -56,8 +57,10 @@ class PipelineWorkflow:
     def __init__(self, order: PipelineInput) -> None:
         self._order = order
         self._builders: dict[str, LeasedVm] = {}
+        self._built = {job.key: job.digest for job in order.jobs if job.digest}
+        self._building = {job.build_id for job in order.jobs if not job.digest}
         self._is_stopping = False
-        self._progress: dict[str, str] = {job.build_id: "waiting" for job in order.jobs}
+        self._progress = {job.build_id: "built before" if job.digest else "waiting" for job in order.jobs}
 
     @workflow.run
     async def run(self, order: PipelineInput) -> PipelineResult:
@@ -68,14 +71,13 @@ class PipelineWorkflow:
             targets = [list(group) for _, group in groupby(pairs, key=lambda pair: pair[0].target.name)]
             merged = await fanout([self._merged(group) for group in targets])
         except BuildFailed as error:
-            return PipelineResult(failure=error.report)
-        return PipelineResult(
-            images=tuple(
-                image
-                for group, built in zip(targets, merged, strict=True)
-                for image in _for_services(group[0][0].target, built)
-            )
+            return PipelineResult(failure=error.report, built=self._built)
+        images = tuple(
+            image
+            for group, built in zip(targets, merged, strict=True)
+            for image in _for_services(group[0][0].target, built)
         )
+        return PipelineResult(images=images, built=self._built)
 
     @workflow.signal
     def agent_event(self, event: AgentEvent) -> None:
@@ -85,37 +87,75 @@ class PipelineWorkflow:
 
     async def _job(self, job: BuildJobRef) -> str:
         """The digest of one job's image. Raises BuildFailed."""
-        for attempt in range(1, BUILD_ATTEMPTS + 1):
-            try:
-                return await self._attempt(job, attempt)
-            except BuildFailed:
-                self._is_stopping = not self._order.keep_going
+        if job.digest:
+            return job.digest
+        try:
+            await self._wait_for_slot(job)
+            digest = await self._on_some_vm(job)
+        except BuildFailed:
+            self._is_stopping = not self._order.keep_going
+            raise
+        self._built[job.key] = digest
+        return digest
+
+    async def _wait_for_slot(self, job: BuildJobRef) -> None:
+        """A limited number of builds runs at once; its position is shown while a job waits."""
+        if job.has_slot:
+            return
+        self._note(job, "waiting for a build slot")
+        request = SlotRequest(job.build_id, self._order.run_id, self._order.environment_id)
+        try:
+            await workflow.execute_activity_method(
+                SlotActivities.acquire, request, summary=f"slot for {job.key}", **SLOT
+            )
+        except ActivityError as error:
+            if is_cancelled_exception(error):
                 raise
+            await self._record(job, RunState.FAILED)
+            raise BuildFailed(FailureReport("slot", str(error.cause or error), job.target.name)) from error
+
+    async def _on_some_vm(self, job: BuildJobRef) -> str:
+        """Build on one VM after another: a lost one is replaced once, a sold out placement gives way to the next."""
+        placements = list(self._order.placements or _ANYWHERE)
+        attempt = losses = 0
+        while True:
+            attempt += 1
+            try:
+                return await self._attempt(job, attempt, placements[0])
             except VmLost as error:
                 self._go_on()
-                if attempt == BUILD_ATTEMPTS or not error.may_retry:
-                    self._is_stopping = not self._order.keep_going
-                    report = replace(error.report, subject=job.target.name)
-                    await self._record(job, RunState.FAILED)
-                    raise BuildFailed(report) from error
-        raise AssertionError("unreachable: the last attempt returns or raises")
+                if error.is_sold_out and len(placements) > 1:
+                    placements.pop(0)
+                    continue
+                losses += 1
+                if losses < BUILD_ATTEMPTS and error.may_retry:
+                    continue
+                await self._record(job, RunState.FAILED)
+                raise BuildFailed(replace(error.report, subject=job.target.name)) from error
 
-    async def _attempt(self, job: BuildJobRef, attempt: int) -> str:
-        builder = LeasedVm(self._lease_order(job, attempt))
+    async def _attempt(self, job: BuildJobRef, attempt: int, placement: Placement) -> str:
+        builder = LeasedVm(self._lease_order(job, attempt, placement))
         self._builders[builder.order.vm_id] = builder
         command = builder.order.command
         assert command is not None
-        self._note(job, f"VM {builder.order.vm_id} ordered")
+        self._note(job, f"on VM {builder.order.vm_id}")
         await builder.open(ParentClosePolicy.REQUEST_CANCEL)
         try:
             self._go_on()
-            await builder.wait_online(self._order.timings.boot_timeout_s)
-            self._note(job, f"building on {builder.order.vm_id}")
-            limit_s = self._order.build_timeout_s + MARGINS.result_s
-            result = await builder.wait_result(command.command_id, limit_s, "build")
-        finally:
+            result = await builder.wait_result(command.command_id, "build")
+        except BaseException:
+            await protected(builder.release())
+            raise
+        self._building.discard(job.build_id)
+        if self._building:  # The last one's VM goes with the pipeline's end, by its parent close policy.
             await protected(builder.release())
         return await self._finished(job, builder, result)
+
+    @property
+    def _lease_s(self) -> float:
+        """The lease's deadline is the backstop: cloud, gateway and agent each keep a shorter limit and say why."""
+        timings = self._order.timings
+        return timings.create_limit_s + timings.boot_timeout_s + self._order.build_timeout_s + MARGINS.result_s
 
     def _go_on(self) -> None:
         """Raise the cancel that the SDK turned into one of the lease, when it came while the lease was starting."""
@@ -142,14 +182,16 @@ class PipelineWorkflow:
             job.target.service, job.target.name, self._repository(job), tuple(digest for _, digest in group)
         )
         try:
-            return await workflow.execute_activity_method(ImageActivities.merge, order, **REGISTRY)
+            return await workflow.execute_activity_method(
+                ImageActivities.merge, order, summary=job.target.name, **REGISTRY
+            )
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
             report = FailureReport("merge", f"the images of {job.target.name} could not be merged: {error.cause}")
             raise BuildFailed(report) from error
 
-    def _lease_order(self, job: BuildJobRef, attempt: int) -> VmLeaseInput:
+    def _lease_order(self, job: BuildJobRef, attempt: int, placement: Placement) -> VmLeaseInput:
         order = self._order
         vm_id = mint("vm", choice=workflow.random().choice)
         build = BuildOrder(
@@ -168,7 +210,10 @@ class PipelineWorkflow:
             environment_id=order.environment_id,
             owner_workflow_id=workflow.info().workflow_id,
             provider=order.provider,
-            expires_in_s=order.timings.builder_lease_s,
+            region=placement.region,
+            size=placement.size,
+            expires_in_s=self._lease_s,
+            create_limit_s=order.timings.create_limit_s,
             arch=job.arch,
             run_id=order.run_id,
             build_id=job.build_id,
@@ -210,9 +255,8 @@ class PipelineWorkflow:
         self._show()
 
     def _show(self) -> None:
-        rows = [f"| {j.target.name} | {j.arch} | {self._progress[j.build_id]} |" for j in self._order.jobs]
-        head = f"commit `{self._order.sha}`\n\n| target | arch | |\n|---|---|---|\n"
-        workflow.set_current_details(head + "\n".join(rows))
+        rows = [(job.target.name, job.arch, self._progress[job.build_id]) for job in self._order.jobs]
+        workflow.set_current_details(f"commit `{self._order.sha}`\n\n{table(('target', 'arch', 'is'), rows)}")
 
 
 def _for_services(target: BuildTarget, built: BuiltImage) -> list[BuiltImage]:

@@ -6,6 +6,7 @@ A coroutine of EnvironmentWorkflow; the next push cancels it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 
 from temporalio import workflow
@@ -13,70 +14,37 @@ from temporalio.exceptions import ActivityError, ChildWorkflowError, FailureErro
 from temporalio.workflow import ParentClosePolicy
 
 with workflow.unsafe.imports_passed_through():
-    from activities.agents import AgentActivities
-    from activities.records import RecordActivities
-    from activities.routes import RouteActivities
     from activities.source import SourceActivities
 
 from stagely.ids import mint
-from workflows.fanout import fanout, protected
-from workflows.leased_vm import LeasedVm, VmLost
+from stagely.plan import DEFAULT_TTL_S, Plan
+from stagely.states import EnvironmentState, RunState, VmRole
+from workflows.ending import record as write
+from workflows.fanout import fanout, protected, settled, start
+from workflows.leased_vm import NO_CAPACITY, LeasedVm, VmLost
+from workflows.lifetime import Lifetime
 from workflows.messages import (
     AgentEvent,
     BuiltImage,
     CommandOrder,
     DeployOrder,
     EnvironmentInput,
-    EnvironmentState,
     FailureReport,
     PipelineInput,
     PipelineResult,
-    Plan,
-    PlanRequest,
-    PlanResult,
+    Placement,
     PullRequestFacts,
-    Record,
-    RouteOrder,
-    RunState,
-    Step,
     VmLeaseInput,
-    VmRole,
     pipeline_workflow_id,
 )
-from workflows.options import DEPLOY_ATTEMPTS, GITHUB, MARGINS, STORE, STORE_FOREVER
+from workflows.options import DEPLOY_ATTEMPTS, GITHUB, MARGINS
+from workflows.orders import PlanRequest, PlanResult, Record, RouteOrder, Step
 from workflows.pipeline import PipelineWorkflow
-from workflows.publisher import Publisher
+from workflows.preview import Preview
+from workflows.status import describe_environment, mark, pipeline_attributes
 from workflows.steps import steps_of
 
 _STEPS = ("clone", "pull", "up", "health")
-
-
-@dataclass(slots=True)
-class Preview:
-    """The environment's preview VM across pushes. `spec` is what it was ordered as; another spec means another VM.
-
-    `holds_data`: it was ready once, so people's data may be on it. `serves`: a version is up and routed now.
-    """
-
-    vm: LeasedVm | None = None
-    spec: tuple[str, str, str, str] = ("", "", "", "")
-    holds_data: bool = False
-    serves: bool = False
-
-    @property
-    def is_lost(self) -> bool:
-        return self.vm is not None and self.vm.is_gone
-
-    def note(self, event: AgentEvent) -> None:
-        if self.vm is not None and event.vm_id == self.vm.order.vm_id:
-            self.vm.note(event)
-
-    async def drop(self) -> None:
-        """Have the VM destroyed, wait until it is proven gone, and forget it. None: nothing to do."""
-        if self.vm is not None:
-            await self.vm.release()
-            await self.vm.wait_closed()
-        self.vm, self.holds_data, self.serves = None, False, False
 
 
 class PushFailed(Exception):
@@ -91,25 +59,28 @@ class PushFailed(Exception):
 class Push:
     """Brings one commit to the preview. Ends with the environment ready or failed, recorded, routed and commented.
 
-    `is_superseded` is set before the task is cancelled: a cancel that comes while a child is starting is turned into
-    one of the child by the SDK and swallowed here (seen), so the flag is looked at after such an await.
+    `planned`: the plan, when a look at the pull request made it already. `built`: digests of an earlier run of this
+    commit, then of this one too. `is_superseded` is set before the task is cancelled: a cancel that comes while a
+    child is starting is turned into one of the child by the SDK and swallowed here (seen), so the flag is looked at
+    after such an await.
     """
 
     order: EnvironmentInput
     facts: PullRequestFacts
     preview: Preview
+    lifetime: Lifetime
     received_at: float
-    publisher: Publisher
-    run_id: str = ""
-    ttl_s: float = 0.0
+    run_id: str
+    planned: PlanResult | None = None
+    built: dict[str, str] = field(default_factory=dict)
     is_superseded: bool = False
+    has_failed: bool = False
+    _ttl_s: float = 0.0
     _steps: list[Step] = field(default_factory=list)
 
     async def run(self) -> None:
         """Raises CancelledError when it is superseded, and nothing else but bugs."""
-        self.run_id = mint("run", choice=workflow.random().choice)
-        self.ttl_s = self.order.timings.ttl_s
-        self._show("planning")
+        self._ttl_s = self._limited(DEFAULT_TTL_S)
         try:
             report = await self._failure()
             self._go_on()
@@ -142,27 +113,39 @@ class Push:
             raise asyncio.CancelledError
 
     async def _deploy_commit(self) -> None:
-        planned = await self._plan()
+        planned = self.planned or await self._plan()
+        if planned.failure is not None:
+            raise PushFailed(planned.failure)
         plan = planned.plan
         assert plan is not None
-        self.ttl_s = plan.preview.ttl_s
-        self._show("building")
-        self.publisher.publish(self._environment)
-        # A version that is up stays up while the next one is built; its visitors notice nothing.
-        if not self.preview.serves:
-            await self._route("building", "building its images")
-        await self._ensure_preview(plan)
-        images = await self._build(planned, plan)
-        for attempt in range(1, DEPLOY_ATTEMPTS + 1):
-            await self._ensure_preview(plan)
+        self._ttl_s = self._limited(plan.preview.ttl_s)
+        self._show_building()
+        images = await self._build_beside_boot(planned, plan)
+        await self._deploy_on_some_vm(plan, planned, images)
+
+    def _limited(self, ttl_s: float) -> float:
+        return min(ttl_s, self.order.timings.ttl_limit_s)
+
+    async def _deploy_on_some_vm(self, plan: Plan, planned: PlanResult, images: tuple[BuiltImage, ...]) -> None:
+        """A VM that is lost meanwhile is replaced once, a sold out placement gives way to the next."""
+        attempt = losses = 0
+        while True:
+            attempt += 1
+            await self._ensure_preview(planned, plan)
             try:
                 await self._deploy(plan, planned, images, attempt)
                 return
             except VmLost as error:
                 self._go_on()
-                if attempt == DEPLOY_ATTEMPTS or not error.may_retry:
+                losses += not error.is_sold_out
+                if losses == DEPLOY_ATTEMPTS or not (error.may_retry or error.is_sold_out):
                     raise
                 self.preview.serves = False
+
+    async def _build_beside_boot(self, planned: PlanResult, plan: Plan) -> tuple[BuiltImage, ...]:
+        """The preview VM boots while images are built: both are ordered in one workflow task."""
+        _, images = await fanout([self._ensure_preview(planned, plan), self._build(planned, plan)])
+        return images or ()
 
     async def _plan(self) -> PlanResult:
         request = PlanRequest(
@@ -173,36 +156,43 @@ class Push:
             sha=self.facts.sha,
             received_at=self.received_at,
             title=self.facts.title,
+            built=self.built,
+            serves=self.preview.serves,
         )
         try:
-            planned = await workflow.execute_activity_method(
+            return await workflow.execute_activity_method(
                 SourceActivities.plan, request, summary=f"plan {self.facts.sha[:12]}", **GITHUB
             )
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
             raise PushFailed(_report("plan", error)) from error
-        if planned.failure is not None:
-            raise PushFailed(planned.failure)
-        return planned
 
-    async def _ensure_preview(self, plan: Plan) -> None:
-        """Keep the preview VM unless it is lost or was ordered otherwise; a new one boots while images are built."""
-        preview = plan.preview
-        spec = (preview.provider, preview.region, preview.size, preview.arch)
+    async def _ensure_preview(self, planned: PlanResult, plan: Plan) -> None:
+        """Keep the preview VM unless it is lost or was ordered otherwise; a sold out placement gives way to the next.
+
+        Raises VmLost when every placement is sold out.
+        """
+        wish = plan.preview
+        spec = (wish.provider, wish.region, wish.size, wish.arch)
+        placements = _placements(planned, plan)
         if self.preview.vm is not None and (self.preview.is_lost or self.preview.spec != spec):
+            placements = _left(placements, self.preview.vm) if self.preview.spec == spec else placements
             await self.preview.drop()
         if self.preview.vm is not None:
             return
-        vm = LeasedVm(self._preview_order(plan))
+        vm = LeasedVm(self._preview_order(plan, placements[0]))
         self.preview.vm, self.preview.spec = vm, spec
+        self.lifetime.vm_expires_at = workflow.time() + self._lease_s()
         await vm.open(ParentClosePolicy.ABANDON)
         if self.is_superseded:
-            vm.lost = True  # The swallowed cancel went to its lease, which ends; the next push orders another VM.
+            # The swallowed cancel went to its lease, which ends; the next push orders another VM.
+            vm.lost = FailureReport("vm", "its push was superseded while it was being ordered")
         self._go_on()
 
-    def _preview_order(self, plan: Plan) -> VmLeaseInput:
+    def _preview_order(self, plan: Plan, placement: Placement) -> VmLeaseInput:
         vm_id = mint("vm", choice=workflow.random().choice)
+        wish = Placement(plan.preview.region, plan.preview.size)
         prepare = CommandOrder(
             command_id=f"{self.run_id}/prepare/{vm_id}",
             vm_id=vm_id,
@@ -220,17 +210,20 @@ class Push:
             provider=plan.preview.provider,
             # The environment's own timer ends it at its time to live; this deadline is for when nobody does.
             expires_in_s=self._lease_s(),
-            region=plan.preview.region,
-            size=plan.preview.size,
+            create_limit_s=self.order.timings.create_limit_s,
+            region=placement.region,
+            size=placement.size,
             arch=plan.preview.arch,
             run_id=self.run_id,
             command=prepare if plan.pull else None,
+            wish=None if placement == wish else wish,
         )
 
     def _lease_s(self) -> float:
-        return self.ttl_s + self.order.timings.lease_margin_s
+        return self._ttl_s + self.order.timings.lease_margin_s
 
     async def _build(self, planned: PlanResult, plan: Plan) -> tuple[BuiltImage, ...]:
+        """The images of every target, from the pipeline's own workflow. Raises PushFailed."""
         order = PipelineInput(
             run_id=self.run_id,
             project_id=self.order.project_id,
@@ -244,6 +237,7 @@ class Push:
             build_timeout_s=plan.build_timeout_s,
             keep_going=plan.keep_going,
             timings=self.order.timings,
+            placements=planned.placements,
         )
         try:
             result: PipelineResult = await workflow.execute_child_workflow(
@@ -252,11 +246,13 @@ class Push:
                 id=pipeline_workflow_id(self.run_id),
                 parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
                 static_summary=f"commit {self.facts.sha[:12]}",
+                search_attributes=pipeline_attributes(order),
             )
         except ChildWorkflowError as error:
             self._go_on()
             raise PushFailed(FailureReport("build", f"the pipeline ended: {error.cause or error}")) from error
         self._go_on()
+        self.built = result.built
         if result.failure is not None:
             raise PushFailed(result.failure)
         return result.images
@@ -264,19 +260,21 @@ class Push:
     async def _deploy(self, plan: Plan, planned: PlanResult, images: tuple[BuiltImage, ...], attempt: int) -> None:
         vm = self.preview.vm
         assert vm is not None
-        self._show("deploying")
         command = self._deploy_command(vm, plan, planned, images, attempt)
         deploying = Record(
-            self._environment, EnvironmentState.DEPLOYING, "starting its services", self.run_id, vm_id=vm.order.vm_id
+            self._environment,
+            EnvironmentState.DEPLOYING,
+            "starting its services",
+            self.run_id,
+            vm_id=vm.order.vm_id,
+            command=command,
         )
         try:
-            await fanout([self._order_command(command), self._record(deploying)])
-            await vm.wait_online(self.order.timings.boot_timeout_s)
-            limit_s = plan.preview.health_timeout_s + self.order.timings.pull_timeout_s + MARGINS.result_s
-            result = await vm.wait_result(command.command_id, limit_s, "up")
+            await self._recorded_or_lost(deploying, vm)
+            result = await vm.wait_result(command.command_id, "up", self._deploy_limit_s(plan))
         except (asyncio.CancelledError, FailureError) as error:
             if is_cancelled_exception(error):
-                await protected(self._stop_command(command))
+                await protected(self._stop(command, vm))
             raise
         self._steps.extend(steps_of(result, _STEPS, "", workflow.time()))
         if result.outcome != "succeeded":
@@ -284,12 +282,36 @@ class Push:
             raise PushFailed(result.failure or FailureReport("up", f"the deployment was {result.outcome}"))
         await self._go_live(plan, vm, result)
 
+    async def _stop(self, command: CommandOrder, vm: LeasedVm) -> None:
+        """Tell the agent to stop what it may have begun; a VM that is gone has nothing to stop."""
+        with contextlib.suppress(VmLost):
+            await self._recorded_or_lost(Record(self._environment, command=self._stop_command(command)), vm)
+
+    async def _recorded_or_lost(self, record: Record, vm: LeasedVm) -> None:
+        """A command waits for its VM's ledger row; a VM that is never made gets none, and is no reason to wait on."""
+        task = start(self._record(record))
+        try:
+            await workflow.wait_condition(lambda: task.done() or vm.is_gone)
+        finally:
+            task.cancel()
+            await protected(settled(task))
+        if not task.cancelled() and task.exception() is None:
+            return
+        vm.raise_if_gone()
+        task.result()
+
+    def _deploy_limit_s(self, plan: Plan) -> float:
+        """The backstop: cloud, gateway and agent each keep their own, shorter limit and say why."""
+        timings = self.order.timings
+        boot_s = timings.create_limit_s + timings.boot_timeout_s
+        return boot_s + timings.pull_timeout_s + plan.preview.health_timeout_s + MARGINS.result_s
+
     async def _go_live(self, plan: Plan, vm: LeasedVm, result: AgentEvent) -> None:
+        """Visitors first, then the word "ready": one record writes the route and the rows."""
         began = workflow.time()
-        await self._route("ready", "", vm.order.vm_id, plan)
-        self._steps.append(Step("route", RunState.COMPLETED, began, ended_at=workflow.time()))
+        self.lifetime.begin(began, self._ttl_s)
+        await self.preview.renew(self.lifetime)
         self.preview.holds_data = self.preview.serves = True
-        self._show("ready")
         ready = Record(
             self._environment,
             EnvironmentState.READY,
@@ -299,18 +321,18 @@ class Push:
             vm_id=vm.order.vm_id,
             clear_failure=True,
             services=result.services,
-            steps=tuple(self._steps),
+            steps=(*self._steps, Step("route", RunState.COMPLETED, began, ended_at=began)),
+            route=RouteOrder(self._environment, "ready", vm.order.vm_id, expose=plan.exposes),
+            lifetime=self.lifetime.row(vm.order.vm_id),
+            publishes=True,
         )
-        await fanout([self._record(ready), vm.renew(self._lease_s())])
-        self.publisher.publish(self._environment)
+        await self._record(ready)
 
     async def _fail(self, report: FailureReport) -> None:
         """Say why, and free what serves nobody: a preview that never was ready, or whose VM is lost."""
-        self._show(f"failed: {report.message}")
-        if self.preview.is_lost or not self.preview.serves:
-            await self._route("failed", report.message[:200])
-        if self.preview.is_lost or not self.preview.holds_data:
-            await protected(self.preview.drop())
+        self.has_failed = True
+        is_down = self.preview.is_lost or not self.preview.serves
+        self.lifetime.resume(workflow.time(), self._ttl_s)
         failed = Record(
             self._environment,
             EnvironmentState.FAILED,
@@ -319,9 +341,13 @@ class Push:
             RunState.FAILED,
             failure=report,
             steps=tuple(self._steps),
+            route=RouteOrder(self._environment, "failed", phase=report.message[:200]) if is_down else None,
+            lifetime=self.lifetime.row(self.preview.vm_id),
+            publishes=True,
         )
         await self._record(failed)
-        self.publisher.publish(self._environment)
+        if self.preview.is_lost or not self.preview.holds_data:
+            await protected(self.preview.drop())
 
     def _deploy_command(
         self, vm: LeasedVm, plan: Plan, planned: PlanResult, images: tuple[BuiltImage, ...], attempt: int
@@ -344,8 +370,8 @@ class Push:
             ),
         )
 
-    async def _stop_command(self, command: CommandOrder) -> None:
-        stop = CommandOrder(
+    def _stop_command(self, command: CommandOrder) -> CommandOrder:
+        return CommandOrder(
             command_id=f"{command.command_id}/stop",
             vm_id=command.vm_id,
             kind="stop",
@@ -353,30 +379,32 @@ class Push:
             run_id=self.run_id,
             target_id=command.command_id,
         )
-        await self._order_command(stop)
-
-    async def _order_command(self, command: CommandOrder) -> None:
-        await workflow.execute_activity_method(AgentActivities.order, command, summary=command.kind, **STORE)
 
     async def _record(self, record: Record) -> None:
-        await workflow.execute_activity_method(
-            RecordActivities.record, record, summary=str(record.state or record.run_state or ""), **STORE_FOREVER
-        )
+        await write(record, self.facts, self.preview.vm_id)
 
-    async def _route(self, status: str, phase: str, vm_id: str = "", plan: Plan | None = None) -> None:
-        expose = plan.exposes if plan else ()
-        await workflow.execute_activity_method(
-            RouteActivities.show,
-            RouteOrder(self._environment, status, vm_id, phase, expose),
-            summary=status,
-            **STORE_FOREVER,
-        )
+    def _show_building(self) -> None:
+        """The plan wrote the rows; the run shows it too."""
+        building = Record(self._environment, EnvironmentState.BUILDING, f"building its images, run {self.run_id}")
+        mark(building, self.facts)
+        describe_environment(self.facts, building, self.preview.vm_id)
 
-    def _show(self, phase: str) -> None:
-        vm = self.preview.vm
-        rows = [f"**{phase}**", f"commit `{self.facts.sha}`", f"run `{self.run_id}`"]
-        rows.append(f"VM `{vm.order.vm_id}`" if vm else "no VM")
-        workflow.set_current_details("\n\n".join(rows))
+
+def _placements(planned: PlanResult, plan: Plan) -> list[Placement]:
+    """Where the preview may be ordered, its own wish first."""
+    wish = Placement(plan.preview.region, plan.preview.size)
+    return [wish, *(placement for placement in planned.placements if placement != wish)]
+
+
+def _left(placements: list[Placement], vm: LeasedVm) -> list[Placement]:
+    """What is left to try when this VM's placement was sold out; otherwise all of them."""
+    used = Placement(vm.order.region, vm.order.size)
+    if vm.closed is None or vm.closed.code != NO_CAPACITY or used not in placements:
+        return placements
+    left = placements[placements.index(used) + 1 :]
+    if not left:
+        raise VmLost(vm.closed)
+    return left
 
 
 def _report(step: str, error: ActivityError | ChildWorkflowError) -> FailureReport:

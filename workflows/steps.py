@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from workflows.messages import AgentEvent, RunState, Step
+from stagely.states import RunState
+from workflows.messages import AgentEvent
+from workflows.orders import Step
 
 
 def steps_of(result: AgentEvent, names: Sequence[str], subject: str, ended_at: float) -> tuple[Step, ...]:

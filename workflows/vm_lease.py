@@ -6,39 +6,46 @@ import asyncio
 import contextlib
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from activities.vms import VmActivities
 
 from workflows.fanout import protected
-from workflows.messages import FailureReport, VmLeaseInput, VmLeaseResult, VmRef
-from workflows.options import CREATE_VM, DESTROY_VM
+from workflows.messages import FailureReport, LeaseEnded, VmLeaseInput, VmLeaseResult
+from workflows.options import DESTROY_VM, create_vm
+from workflows.orders import VmRef
 
 
 @workflow.defn
 class VmLeaseWorkflow:
     """Creates a VM, holds it until it is released, cancelled or past its deadline, then destroys it and proves it.
 
-    Every way out leads through the destruction, which works by `vm_id` alone and never gives up.
+    Every way out leads through the destruction, which works by `vm_id` alone and never gives up. A cancelled lease
+    (its owner closed) completes like a released one: ending is what a lease is for.
     """
 
     @workflow.init
     def __init__(self, order: VmLeaseInput) -> None:
         self._order = order
         self._released = False
+        self._reports_end = False
         self._expires_at = workflow.time() + order.expires_in_s
 
     @workflow.run
     async def run(self, order: VmLeaseInput) -> VmLeaseResult:
-        workflow.set_current_details(f"{order.role} VM `{order.vm_id}` on {order.provider}: {order.job or 'preview'}")
+        self._show("being created")
         try:
             result = await self._hold()
-        except BaseException:
-            await protected(self._destroy())
-            raise
-        with contextlib.suppress(asyncio.CancelledError):  # The owner closed meanwhile, and that is what it wants too.
-            await protected(self._destroy())
+        except (asyncio.CancelledError, FailureError) as error:
+            if not is_cancelled_exception(error):
+                await protected(self._destroy("its lease failed"))
+                raise
+            result = VmLeaseResult("cancelled")
+        with contextlib.suppress(asyncio.CancelledError):  # Whoever cancels wants what is being done already.
+            await protected(self._destroy(result.reason))
+        if self._reports_end:
+            await self._report(result)
         return result
 
     @workflow.signal
@@ -47,14 +54,22 @@ class VmLeaseWorkflow:
         self._released = True
 
     @workflow.signal
-    def renew(self, expires_in_s: float) -> None:
-        """The owner still needs the VM: move the dead-man deadline to so many seconds from now."""
-        self._expires_at = workflow.time() + expires_in_s
+    def renew(self, expires_at: float) -> None:
+        """The owner still needs the VM: move the dead-man deadline to so many Unix seconds."""
+        self._expires_at = max(self._expires_at, expires_at)
+
+    @workflow.signal
+    def report_end(self) -> None:
+        """The owner continued as new and cannot see its child end any more: tell it by signal."""
+        self._reports_end = True
 
     async def _hold(self) -> VmLeaseResult:
         try:
             await workflow.execute_activity_method(
-                VmActivities.create_vm, self._order, summary=f"create {self._order.vm_id}", **CREATE_VM
+                VmActivities.create_vm,
+                self._order,
+                summary=f"create {self._order.vm_id}",
+                **create_vm(self._order.create_limit_s),
             )
         except ActivityError as error:
             if is_cancelled_exception(error):
@@ -62,6 +77,7 @@ class VmLeaseWorkflow:
             return VmLeaseResult("create_failed", _failure(error))
         if workflow.cancellation_reason() is not None:
             raise asyncio.CancelledError  # The create finished though it was told to stop, and swallowed the cancel.
+        self._show("running")
         return await self._wait_for_release()
 
     async def _wait_for_release(self) -> VmLeaseResult:
@@ -75,14 +91,28 @@ class VmLeaseWorkflow:
                 )
         return VmLeaseResult("released")
 
-    async def _destroy(self) -> None:
+    async def _destroy(self, reason: str) -> None:
+        self._show(f"being destroyed: {reason}")
         vm_id = self._order.vm_id
         await workflow.execute_activity_method(
             VmActivities.destroy_vm, VmRef(vm_id), summary=f"destroy {vm_id}", **DESTROY_VM
         )
 
+    async def _report(self, result: VmLeaseResult) -> None:
+        owner = workflow.get_external_workflow_handle(self._order.owner_workflow_id)
+        with contextlib.suppress(FailureError):  # It has ended too: nobody needs to know.
+            await owner.signal("lease_ended", LeaseEnded(self._order.vm_id, result))
+
+    def _show(self, phase: str) -> None:
+        order = self._order
+        where = " ".join(part for part in (order.provider, order.region, order.size, order.arch) if part)
+        workflow.set_current_details(f"{order.role} VM `{order.vm_id}` on {where}, {order.job or 'preview'}: {phase}")
+
 
 def _failure(error: ActivityError) -> FailureReport:
-    cause = error.cause
-    code = cause.type or "" if isinstance(cause, ApplicationError) else ""
+    """Why there is no VM: the last attempt's reason, also when the time for attempts ran out."""
+    cause: BaseException | None = error.cause
+    while cause is not None and not isinstance(cause, ApplicationError) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    code = cause.type or "" if isinstance(cause, ApplicationError) else "create_timeout"
     return FailureReport(step="vm_boot", message=str(cause or error), code=code)

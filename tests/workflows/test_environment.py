@@ -10,6 +10,7 @@ from temporalio.client import Client, WorkflowFailureError
 from edge.routes import RouteStatus, decode, key_of
 from stagely.states import EnvironmentState
 from tests.workflows.world import World, world
+from workflows.environment import EnvironmentWorkflow
 from workflows.messages import FailureReport, StopRequest, Timings
 
 READY, FAILED, TERMINATED = EnvironmentState.READY, EnvironmentState.FAILED, EnvironmentState.TERMINATED
@@ -225,7 +226,7 @@ async def test_a_stopped_environment_is_taken_down_though_its_pull_request_is_op
     await here.webhook(1, "opened")
     await here.until(1, READY)
 
-    await here.handle(1).signal("stop", StopRequest("ann"))
+    await here.handle(1).execute_update(EnvironmentWorkflow.stop, StopRequest("ann"))
 
     await here.until(1, TERMINATED)
     assert here.cloud.alive == {}

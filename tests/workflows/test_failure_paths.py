@@ -13,6 +13,7 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from stagely.db.tables import vms
 from stagely.states import EnvironmentState
 from tests.workflows.world import World, world
+from workflows.environment import EnvironmentWorkflow
 from workflows.messages import CommandOrder, FailureReport, StopRequest, Timings
 
 READY, FAILED, TERMINATED = EnvironmentState.READY, EnvironmentState.FAILED, EnvironmentState.TERMINATED
@@ -124,8 +125,8 @@ async def test_a_comment_that_cannot_be_written_holds_up_neither_deploy_nor_clos
     assert here.cloud.alive == {}
 
     here.forge.comments_are_down = False
-    await here.handle(1).result()
-    assert "Preview gone" in here.forge.comments[1]
+    await here.until_true(lambda: "Preview gone" in here.forge.comments.get(1, ""))
+    assert len(here.forge.comments) == 1
 
 
 async def test_a_preview_lost_during_a_later_push_is_replaced(here: World) -> None:
@@ -159,7 +160,7 @@ async def test_a_refused_commit_is_reported_on_that_commit(here: World) -> None:
 
 async def test_a_stopped_environment_does_not_come_back_with_a_label(here: World) -> None:
     await ready(here)
-    await here.handle(1).signal("stop", StopRequest("ann"))
+    await here.handle(1).execute_update(EnvironmentWorkflow.stop, StopRequest("ann"))
     await here.until(1, TERMINATED)
     await here.handle(1).result()
 

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 from temporalio import workflow
 from temporalio.client import WorkflowHistory
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
 from temporalio.workflow import NondeterminismError
 
-from workflows.environment import EnvironmentWorkflow
+from workflows.deployment import WORKFLOWS, runner
 from workflows.messages import VmLeaseInput, VmLeaseResult
-from workflows.pipeline import PipelineWorkflow
-from workflows.vm_lease import VmLeaseWorkflow
+
+with workflow.unsafe.imports_passed_through():  # The sandbox reads this file again; cryptography loads only once.
+    from tests.encryption import CONVERTER
+    from tests.workflows.scenes import SCENES
 
 FOLDER = Path(__file__).parent / "histories"
 HISTORIES = sorted(FOLDER.glob("*.json"))
@@ -24,15 +25,20 @@ HISTORIES = sorted(FOLDER.glob("*.json"))
 def test_every_workflow_has_a_recorded_history() -> None:
     recorded = {path.name.split(".")[0] for path in HISTORIES}
 
-    assert recorded == {"EnvironmentWorkflow", "PipelineWorkflow", "VmLeaseWorkflow"}
+    assert recorded == {kind.__name__ for kind in WORKFLOWS}
+
+
+def test_every_scene_is_recorded_and_nothing_else() -> None:
+    """Red? `python -m tests.workflows.record_histories` plays all of them."""
+    recorded = {path.name.split(".")[1] for path in HISTORIES}
+
+    assert recorded == {scene.name for scene in SCENES}
 
 
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
 async def test_a_recorded_run_replays_against_todays_code(path: Path) -> None:
     """Red? Running environments would break. Guard the change with workflow.patched(); CONTRIBUTING.md says how."""
-    replayer = Replayer(
-        workflows=[EnvironmentWorkflow, PipelineWorkflow, VmLeaseWorkflow], data_converter=pydantic_data_converter
-    )
+    replayer = Replayer(workflows=WORKFLOWS, data_converter=CONVERTER, workflow_runner=runner())
 
     result = await replayer.replay_workflow(_history(path), raise_on_replay_failure=False)
 
@@ -54,7 +60,7 @@ class ImpatientLease:
 
 
 async def test_an_incompatible_change_makes_the_replay_fail() -> None:
-    replayer = Replayer(workflows=[ImpatientLease], data_converter=pydantic_data_converter)
+    replayer = Replayer(workflows=[ImpatientLease], data_converter=CONVERTER)
 
     with pytest.raises(NondeterminismError):
         await replayer.replay_workflow(_history(FOLDER / "VmLeaseWorkflow.ready_then_closed.json"))

@@ -9,6 +9,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
 
 import httpx
 from pydantic import TypeAdapter
@@ -20,14 +22,9 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
-from activities.agents import AgentActivities
+from activities.comments import CommentPublisher
 from activities.failures import FailureInterceptor
-from activities.github import GitHubActivities
-from activities.images import ImageActivities
-from activities.records import RecordActivities
-from activities.routes import RouteActivities
-from activities.source import SourceActivities
-from activities.vms import VmActivities
+from activities.wiring import Adapters, cloud_activities, core_activities, sweep_activities
 from providers.base import PowerState, Vm, VmOrder
 from providers.errors import CredentialsRejected
 from stagely.db.bootstrap import LOCAL_TEAM, ensure_local_team
@@ -38,6 +35,7 @@ from stagely.errors import GitHubRefused, GitHubUnavailable, NotFound
 from stagely.github import PullRequest
 from stagely.registry import Registry
 from stagely.states import EnvironmentState
+from workflows.deployment import WORKFLOWS, runner
 from workflows.environment import EnvironmentWorkflow
 from workflows.messages import (
     CLOUD_QUEUE,
@@ -53,8 +51,6 @@ from workflows.messages import (
     Timings,
     environment_workflow_id,
 )
-from workflows.pipeline import PipelineWorkflow
-from workflows.vm_lease import VmLeaseWorkflow
 
 COMPOSE = """
 services:
@@ -76,6 +72,8 @@ class Cloud:
     journal: list[str] = field(default_factory=list)
     lose_next_answer: bool = False
     refuse_destroys: int = 0
+    refuse_create: Callable[[VmOrder], None] | None = None
+    """Raises what the cloud answers to an order."""
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     """Creates wait for it; open at first."""
 
@@ -85,6 +83,8 @@ class Cloud:
     async def create(self, order: VmOrder) -> Vm:
         self.journal.append(f"create {order.vm_id}")
         await self.gate.wait()
+        if self.refuse_create is not None:
+            self.refuse_create(order)
         if order.vm_id not in self.alive:
             address = f"10.0.0.{len(self.journal) % 250 + 1}"
             made = Vm(order.vm_id, f"n-{order.vm_id}", PowerState.RUNNING, address, time.time(), order.environment_id)
@@ -128,13 +128,14 @@ class Forge:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def push(self, number: int, files: Mapping[str, str] | None = None) -> str:
+    def push(self, number: int, files: Mapping[str, str] | None = None, *, is_foreign: bool = False) -> str:
         """Open the pull request, or move its head; gives the new commit."""
         sha = secrets.token_hex(20)
         self.files[sha] = dict(files or {"docker-compose.yml": COMPOSE})
         self.pulls[number] = PullRequest(
-            number, "open", False, False, f"change {number}", sha, "feature", "0" * 40, "main", "local/app", "ann"
-        )
+            number, "open", False, False, f"change {number}", sha, "feature", "0" * 40, "main",
+            "eve/app" if is_foreign else "local/app", "ann",
+        )  # fmt: skip
         return sha
 
     def close(self, number: int) -> None:
@@ -155,6 +156,9 @@ class Forge:
         if self.refuses_reading:
             raise GitHubRefused("the App may not read this")
         return self.pulls[number]
+
+    async def open_pull_requests(self, repo: str) -> frozenset[int]:
+        return frozenset(number for number, pull in self.pulls.items() if pull.state == "open")
 
     async def files_at(self, repo: str, paths: Sequence[str], sha: str) -> dict[str, str | None]:
         return {path: self.files[sha].get(path) for path in paths}
@@ -194,6 +198,8 @@ class Agents:
     online: set[str] = field(default_factory=set)
     stays_offline: Callable[[str], bool] = lambda vm_id: False
     before_deploy: Callable[[CommandOrder], Awaitable[None]] | None = None
+    boot_timeout_s: float = 300.0
+    _offline_since: dict[str, float] = field(default_factory=dict)
     _held_back: list[tuple[str, CommandOrder]] = field(default_factory=list)
 
     async def run(self) -> None:
@@ -208,10 +214,8 @@ class Agents:
             ).all()
             rows = (await db.execute(select(agent_commands).order_by(agent_commands.c.created_at))).all()
         for machine in machines:
-            if machine.id in self.online or machine.id not in self.cloud.alive or self.stays_offline(machine.id):
-                continue
-            self.online.add(machine.id)
-            await self._tell(machine.owner_workflow_id, AgentEvent(machine.id, "boot", 0, AgentEventKind.ONLINE))
+            if machine.id in self.cloud.alive and machine.id not in self.online:
+                await self._boot(machine.id, machine.owner_workflow_id)
         owners = {machine.id: machine.owner_workflow_id for machine in machines}
         for row in rows:
             known = {order.command_id for order in self.seen}
@@ -220,11 +224,22 @@ class Agents:
                 self.seen.append(order)
                 await self._execute(owners[row.vm_id], order)
 
+    async def _boot(self, vm_id: str, owner: str) -> None:
+        """Come online; or be given up by the gateway when the boot takes too long."""
+        if not self.stays_offline(vm_id):
+            self.online.add(vm_id)
+        elif time.monotonic() - self._offline_since.setdefault(vm_id, time.monotonic()) > self.boot_timeout_s:
+            text = f"VM {vm_id} was given up: its agent's first contact did not come"
+            report = FailureReport("vm_boot", text, code="boot_timeout")
+            await self._tell(owner, AgentEvent(vm_id, "", 0, AgentEventKind.LOST, failure=report))
+
     async def _execute(self, owner: str, order: CommandOrder) -> None:
         answer = self.answer(order)
         if answer == "silent":
             self._held_back.append((owner, order))
             return
+        if order.kind in ("prepare", "stop"):
+            return  # Their results close their commands; the gateway does not bother workflows with them.
         if order.deploy and self.before_deploy is not None:
             await self.before_deploy(order)
         failure = answer if isinstance(answer, FailureReport) else None
@@ -266,13 +281,16 @@ class World:
     agents: Agents
     project_id: str
     timings: Timings
+    build_slots: int = 50
+    alternatives: Sequence[tuple[str, str]] = ()
+    history_limit: int = 2000
 
     async def webhook(self, pr: int, action: str = "synchronize", delivery: str = "") -> None:
         """What the api does with GitHub's webhook."""
         event = PullRequestEvent(delivery or secrets.token_hex(8), action, time.time())
         await self.client.start_workflow(
             EnvironmentWorkflow.run,
-            EnvironmentInput(self.project_id, pr, self.timings),
+            EnvironmentInput(self.project_id, pr, self.timings, self.history_limit),
             id=environment_workflow_id(self.project_id, pr),
             task_queue=WORKFLOW_QUEUE,
             start_signal="pull_request_event",
@@ -293,6 +311,65 @@ class World:
                 life = await self.newest(pr)
                 if life is not None and life.state is state and (not sha or life.sha == sha):
                     return life
+                await asyncio.sleep(POLL_S)
+
+    async def until_life(self, pr: int, condition: Callable[[lives.LifeRow], bool]) -> lives.LifeRow:
+        """Wait for the newest environment's row to be so."""
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                life = await self.newest(pr)
+                if life is not None and condition(life):
+                    return life
+                await asyncio.sleep(POLL_S)
+
+    async def until_route_is_gone(self, pr: int) -> None:
+        """Wait for visitors to find nothing."""
+        life = await self.newest(pr)
+        assert life is not None
+        async with asyncio.timeout(DEADLINE_S):
+            while await self.redis.exists(f"route:{life.hash}"):  # noqa: ASYNC110  # Redis tells nobody.
+                await asyncio.sleep(POLL_S)
+
+    async def until_vm(self, condition: Callable[[Any], bool]) -> None:  # Any: a row of the ledger.
+        """Wait for some VM's row to be so."""
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                async with self.engine.connect() as db:
+                    if any(condition(row) for row in await db.execute(select(vms))):
+                        return
+                await asyncio.sleep(POLL_S)
+
+    async def until_runs(self, states: Sequence[str]) -> None:
+        """Wait for all pushes, in their order, to be in these states."""
+        async with asyncio.timeout(DEADLINE_S):
+            while await self.run_states() != list(states):  # noqa: ASYNC110  # As above.
+                await asyncio.sleep(POLL_S)
+
+    async def until_runs_of(self, pr: int, states: Sequence[str]) -> None:
+        """The same of one pull request."""
+        query = (
+            select(workflow_runs.c.status)
+            .join(environments, environments.c.id == workflow_runs.c.environment_id)
+            .where(environments.c.pr_number == pr)
+            .order_by(workflow_runs.c.created_at)
+        )
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                async with self.engine.connect() as db:
+                    if list((await db.execute(query)).scalars()) == list(states):
+                        return
+                await asyncio.sleep(POLL_S)
+
+    async def until_closed(self, workflow_id: str) -> None:
+        """Wait for a workflow to have ended."""
+        async with asyncio.timeout(DEADLINE_S):
+            while (await self.client.get_workflow_handle(workflow_id).describe()).close_time is None:  # noqa: ASYNC110
+                await asyncio.sleep(POLL_S)
+
+    async def until_run_changes(self, pr: int, run_id: str) -> None:
+        """Wait for the environment to have continued as new."""
+        async with asyncio.timeout(DEADLINE_S):
+            while (await self.handle(pr).describe()).run_id == run_id:  # noqa: ASYNC110  # As above.
                 await asyncio.sleep(POLL_S)
 
     async def newest(self, pr: int) -> lives.LifeRow | None:
@@ -320,7 +397,9 @@ class World:
 
 
 @asynccontextmanager
-async def world(client: Client, engine: AsyncEngine, redis: Redis, timings: Timings) -> AsyncIterator[World]:
+async def world(
+    client: Client, engine: AsyncEngine, redis: Redis, timings: Timings, **more: Any
+) -> AsyncIterator[World]:  # Any: World's own further fields.
     """Everything running, with one project `local/app`."""
     await ensure_local_team(engine, "token")
     async with engine.begin() as db:
@@ -332,7 +411,8 @@ async def world(client: Client, engine: AsyncEngine, redis: Redis, timings: Timi
         )  # fmt: skip
     cloud, forge = Cloud(), Forge()
     agents = Agents(client, engine, cloud)
-    made = World(client, engine, redis, cloud, forge, agents, "prj-test", timings)
+    agents.boot_timeout_s = timings.boot_timeout_s
+    made = World(client, engine, redis, cloud, forge, agents, "prj-test", timings, **more)
     async with AsyncExitStack() as stack:
         registry = await stack.enter_async_context(
             httpx.AsyncClient(base_url="http://registry", transport=httpx.MockTransport(_no_images))
@@ -340,37 +420,46 @@ async def world(client: Client, engine: AsyncEngine, redis: Redis, timings: Timi
         for worker in workers(made, Registry(registry)):
             await stack.enter_async_context(worker)
         group = await stack.enter_async_context(asyncio.TaskGroup())
-        task = group.create_task(agents.run())
-        stack.callback(task.cancel)
+        publisher = CommentPublisher(engine, forge, "http://ui/{environment}", poll_s=POLL_S)
+        for task in (group.create_task(agents.run()), group.create_task(publisher.run())):
+            stack.callback(task.cancel)
         yield made
         await _end_all(made)
 
 
+def adapters(made: World, registry: Registry) -> Adapters:
+    """The real activities' way to the simulated world."""
+    return Adapters(
+        engine=made.engine,
+        redis=made.redis,
+        github=made.forge,
+        registry=registry,
+        provider_of=lambda name: made.cloud,
+        user_data=lambda order, at: f"user-data of {order.vm_id}",
+        installation="test",
+        registry_address="registry:5000",
+        preview_url="http://{label}.localhost:8080",
+        log_url="http://ui/{environment}",
+        build_slots=made.build_slots,
+        slot_ask_again_s=0.2,
+        alternatives=lambda provider, region, size, arch: made.alternatives,
+    )
+
+
 def workers(made: World, registry: Registry) -> list[Worker]:
-    engine, redis = made.engine, made.redis
-    records, agents = RecordActivities(engine, redis), AgentActivities(engine, redis)
-    routes, images = RouteActivities(engine, redis, "http://ui/{environment}"), ImageActivities(engine, registry)
-    source = SourceActivities(engine, made.forge, "http://{label}.localhost:8080", "registry:5000")
-    comments = GitHubActivities(engine, made.forge, "http://ui/{environment}")
-    cloud = VmActivities(engine, lambda name: made.cloud, lambda order, at: f"user-data of {order.vm_id}", "test")
-    core: list[Callable[..., object]] = [source.resolve_pull_request, source.plan, records.record, agents.order]
-    core += [routes.show, routes.withdraw]
+    wired = adapters(made, registry)
     intercept = [FailureInterceptor()]
-    flows = [EnvironmentWorkflow, PipelineWorkflow, VmLeaseWorkflow]
+    core = core_activities(wired) + sweep_activities(wired, made.client, made.timings)
     return [
-        Worker(made.client, task_queue=WORKFLOW_QUEUE, workflows=flows),
         Worker(
             made.client,
-            task_queue=CORE_QUEUE,
-            activities=[*core, images.merge, images.delete_images, comments.publish],
-            interceptors=intercept,
+            task_queue=WORKFLOW_QUEUE,
+            workflows=WORKFLOWS,
+            workflow_runner=runner(),
+            sticky_queue_schedule_to_start_timeout=timedelta(seconds=2),
         ),
-        Worker(
-            made.client,
-            task_queue=CLOUD_QUEUE,
-            activities=[cloud.create_vm, cloud.destroy_vm, cloud.destroy_all],
-            interceptors=intercept,
-        ),
+        Worker(made.client, task_queue=CORE_QUEUE, activities=core, interceptors=intercept),
+        Worker(made.client, task_queue=CLOUD_QUEUE, activities=cloud_activities(wired), interceptors=intercept),
     ]
 
 
