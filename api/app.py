@@ -7,8 +7,8 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 
-from api import archive, environments, logs, problems, projects, webhooks
-from api.auth import team_of
+from api import actions, archive, codec, environments, logs, problems, projects, webhooks
+from api.auth import owner_of, team_of
 from api.dispatch import Dispatcher
 from api.services import Services
 
@@ -24,10 +24,12 @@ def create_app(services: Services, dispatcher: Dispatcher) -> FastAPI:
         webhooks.router(services, dispatcher),
         projects.router(services, team),
         environments.router(services, team),
+        actions.router(services, owner_of(services.engine)),
         logs.router(services, team),
         archive.router(services.settings),
     ):
         app.include_router(router)
+    app.mount(codec.PATH, codec.create_app(services.settings, codec.codec_of(services.temporal), team))
     _add_pages(app)
     return app
 

@@ -6,7 +6,7 @@ import asyncpg
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 
 from stagely.settings import Settings
 
@@ -22,6 +22,8 @@ _AWAY_SQLSTATES = (
     "40P01",  # deadlock
     "55P03",  # lock not available
 )
+
+_NAMESPACE_MISSING = "NamespaceNotFoundFailure"
 
 DATABASE_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 """Everything a statement may raise that is not our bug (a time-out is an OSError)."""
@@ -48,6 +50,13 @@ def is_database_away(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or _sqlstate(error.orig).startswith(_AWAY_SQLSTATES)
     return not isinstance(error, asyncpg.PostgresError) or _sqlstate(error).startswith(_AWAY_SQLSTATES)
+
+
+def is_unknown_workflow(error: BaseException) -> bool:
+    """No such run. A namespace that is not there yet (a server that just started) has the same status code."""
+    if not isinstance(error, RPCError) or error.status is not RPCStatusCode.NOT_FOUND:
+        return False
+    return not any(detail.type_url.endswith(_NAMESPACE_MISSING) for detail in error.grpc_status.details)
 
 
 def _sqlstate(error: BaseException | None) -> str:

@@ -36,13 +36,12 @@ log = get_logger()
 class Dispatcher:
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._timings = timings_of(services.settings)
 
     async def dispatch(self, delivery: Delivery) -> bool:
         """Whether Temporal has it. Never raises for an outage: the row stays open and the loop tries again."""
         try:
             async with asyncio.timeout(DISPATCH_TIMEOUT_S):
-                await self._signal_with_start(delivery)
+                await signal_with_start(self._services, delivery)
         except TEMPORAL_ERRORS as error:
             log.warning(
                 "webhook waits for Temporal",
@@ -75,26 +74,25 @@ class Dispatcher:
             if key not in held and not await self.dispatch(delivery):
                 held.add(key)
 
-    async def _signal_with_start(self, delivery: Delivery) -> None:
-        """Start the environment's workflow, or signal the one that runs. Works without any worker.
 
-        `closed` takes the same way: a workflow that finds its pull request closed ends at once.
-        Source: temporal.md section 2 (policies tried on a server).
-        """
-        await self._services.temporal.start_workflow(
-            WORKFLOW,
-            EnvironmentInput(delivery.project_id, delivery.pr, self._timings),
-            id=environment_workflow_id(delivery.project_id, delivery.pr),
-            task_queue=WORKFLOW_QUEUE,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-            start_signal="pull_request_event",
-            start_signal_args=[
-                PullRequestEvent(delivery.delivery_id, delivery.action, delivery.received_at.timestamp())
-            ],
-            priority=Priority(fairness_key=delivery.project_id),
-            static_summary=f"pull request {delivery.pr}",
-        )
+async def signal_with_start(services: Services, delivery: Delivery) -> None:
+    """Start the environment's workflow, or signal the one that runs. Works without any worker.
+
+    `closed` takes the same way: a workflow that finds its pull request closed ends at once. Raises TEMPORAL_ERRORS.
+    Source: temporal.md section 2 (policies tried on a server).
+    """
+    await services.temporal.start_workflow(
+        WORKFLOW,
+        EnvironmentInput(delivery.project_id, delivery.pr, timings_of(services.settings)),
+        id=environment_workflow_id(delivery.project_id, delivery.pr),
+        task_queue=WORKFLOW_QUEUE,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+        start_signal="pull_request_event",
+        start_signal_args=[PullRequestEvent(delivery.delivery_id, delivery.action, delivery.received_at.timestamp())],
+        priority=Priority(fairness_key=delivery.project_id),
+        static_summary=f"pull request {delivery.pr}",
+    )
 
 
 def timings_of(settings: Settings) -> Timings:

@@ -2,23 +2,16 @@
 
 # No postponed annotations here: FastAPI reads them, and they name what is local to `router`.
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
-from temporalio.service import RPCError, RPCStatusCode
 
 from api.auth import TeamOf
-from api.clients import TEMPORAL_ERRORS
 from api.schemas import BuildJob, Environment, Failure, Run, Service, Step, Vm
 from api.services import Services
 from stagely.db.queries import environments
 from stagely.db.queries.environments import EnvironmentFilter, EnvironmentView, Json, RunView, StepView
-from stagely.errors import Conflict, Unavailable
-from stagely.states import GONE
-from stagely.temporal import CALL_TIMEOUT_S
-from workflows.messages import StopRequest, environment_workflow_id
 
 
 def router(services: Services, team: TeamOf) -> APIRouter:
@@ -54,28 +47,7 @@ def router(services: Services, team: TeamOf) -> APIRouter:
             for vm in await environments.list_vms(services.engine, environment_id)
         ]
 
-    @routes.post("/{environment_id}/stop", status_code=202)
-    async def stop(environment_id: str, team_id: Team) -> Environment:
-        """End this environment though its pull request is open. Asking twice is the same as asking once."""
-        view = await environments.get_environment(services.engine, team_id, environment_id)
-        if view.state in GONE:
-            raise Conflict(f"environment {environment_id} has ended already ({view.state})")
-        await _signal_stop(services, view)
-        return body_of(view)
-
     return routes
-
-
-async def _signal_stop(services: Services, view: EnvironmentView) -> None:
-    workflow_id = environment_workflow_id(view.project.id, view.pr)
-    try:
-        async with asyncio.timeout(CALL_TIMEOUT_S):
-            handle = services.temporal.get_workflow_handle(workflow_id)
-            await handle.signal("stop", StopRequest(by="api"))
-    except TEMPORAL_ERRORS as error:
-        if isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND:
-            raise Conflict(f"nothing runs for environment {view.id} any more ({workflow_id} has ended)") from error
-        raise Unavailable("Temporal does not answer; try again in a moment") from error
 
 
 def body_of(view: EnvironmentView) -> Environment:
@@ -102,6 +74,8 @@ def body_of(view: EnvironmentView) -> Environment:
         steps=[_step(step) for step in view.steps],
         phases=phases(view.steps),
         comment_url=_comment_url(view),
+        expires_at=view.expires_at.timestamp() if view.expires_at else None,
+        is_pinned=view.is_pinned,
     )
 
 
@@ -120,7 +94,10 @@ def _service(service: Json, urls: Mapping[str, str]) -> Service:
 
 
 def _run(view: EnvironmentView, run: RunView) -> Run:
-    jobs = [BuildJob(name=job.name, arch=job.arch, state=job.state, vm_id=job.vm_id) for job in view.jobs]
+    jobs = [
+        BuildJob(name=job.name, arch=job.arch, state=job.state, vm_id=job.vm_id, position=job.position)
+        for job in view.jobs
+    ]
     return Run(id=run.id, number=run.number, sha=run.sha, state=run.state, builds=jobs)
 
 

@@ -31,9 +31,19 @@ _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: 
 log = get_logger()
 
 
+class Refusal(Exception):
+    """An answer whose status and code another part chose, such as a workflow's validator."""
+
+    def __init__(self, status: int, code: str, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.code = code
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of this app as problem JSON."""
     app.add_exception_handler(StagelyError, _stagely)
+    app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
     for kind in (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
@@ -53,6 +63,11 @@ async def _stagely(_request: Request, error: Exception) -> JSONResponse:
     return response(_STATUS.get(error.code, 502), error.code, str(error))
 
 
+async def _refused(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Refusal)
+    return response(error.status, error.code, str(error))
+
+
 async def _http(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     return response(error.status_code, _CODES.get(error.status_code, "http_error"), str(error.detail))
@@ -62,7 +77,7 @@ async def _invalid(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = "/".join(str(part) for part in first["loc"])
-    return response(422, "invalid_request", f"{where}: {first['msg']}")
+    return response(422, "invalid_request", f"{where}: {first['msg'].removeprefix('Value error, ')}")
 
 
 async def _outage(request: Request, error: Exception) -> JSONResponse:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from stagely.spec import Ttl
 
 
 class Body(BaseModel):
@@ -58,6 +62,7 @@ class BuildJob(Body):
     arch: str
     state: str
     vm_id: str = ""
+    position: int | None = None
 
 
 class Run(Body):
@@ -93,6 +98,51 @@ class Environment(Body):
     steps: list[Step] = []
     phases: dict[str, float] = {}
     comment_url: str = ""
+    expires_at: float | None = None
+    is_pinned: bool = False
+
+
+class Extension(Body):
+    """`POST /v1/api/environments/{id}/extend`: by how much, as `seconds` or as a `duration` such as "12h"."""
+
+    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    duration: Ttl | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.seconds is None) == (self.duration is None):
+            raise ValueError('give either "seconds" or "duration", such as {"duration": "12h"}')
+        return self
+
+    @property
+    def length_s(self) -> float:
+        return self.seconds or self.duration or 0.0
+
+
+class Pinning(Body):
+    """`POST /v1/api/environments/{id}/pin`; `unpin` is the same with `pinned` false."""
+
+    pinned: bool = True
+
+
+class Approval(Body):
+    """`POST /v1/api/environments/{id}/approve`: the commit that was looked at."""
+
+    sha: str = Field(pattern=r"^[0-9a-f]{40}$")
+
+
+class ActionAnswer(Body):
+    """What became of an action. `update_id` is its Idempotency-Key: the same one again has no second effect.
+
+    `done` (200): as `expires_at` and `is_pinned` say. `unanswered` (202): no worker took it in time, it may still be
+    done; ask again with the same key. `started` (202): of an environment that ended; if its pull request is open, a
+    new one begins.
+    """
+
+    update_id: str
+    outcome: Literal["done", "unanswered", "started"]
+    expires_at: float | None = None
+    is_pinned: bool = False
 
 
 class LogLine(Body):

@@ -15,6 +15,8 @@ from stagely import temporal
 from stagely.db.engine import create_engine
 from stagely.settings import Settings
 
+RETRY_FOR_S = 3.0  # Shorter than CALL_TIMEOUT_S: a call that ends for that says nothing of why.
+
 
 @dataclass(frozen=True, slots=True)
 class Services:
@@ -32,7 +34,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     redis = connect_redis(settings)
     secret = settings.secret(settings.github_webhook_secret_file, "github_webhook_secret_file")
     try:
-        yield Services(settings, engine, redis, await temporal.connect(settings), secret)
+        yield Services(settings, engine, redis, await temporal.connect(settings, retry_for_s=RETRY_FOR_S), secret)
     finally:
         await redis.aclose()
         await engine.dispose()

@@ -1,4 +1,6 @@
-"""Events out of the inbox to the workflows that own the VMs: online, result, lost. Durable, in order per VM.
+"""Events out of the inbox to the workflows that own the VMs: results and losses. Durable, in order per VM.
+
+Only results that a workflow waits for are signals; those of other commands are taken here, and close their commands.
 
 An event is forwarded until its owner took it; `forwarded_at` then closes the row, and the command it answers. Whoever
 stored it asks at once; a scan every few seconds finds what an outage of Temporal or a killed gateway left behind.
@@ -31,6 +33,7 @@ from workflows.messages import AgentEvent, AgentEventKind, FailureReport, Servic
 SCAN_S = 2.0  # How long an event may wait after Temporal came back.
 UNREADABLE_RETRY_S = 300.0  # A stored event of an unknown shape stays for a release that knows it.
 PARALLEL = 32  # VMs at once; Temporal's dev server takes some 300 signals/s.
+UNAWAITED = frozenset({"prepare", "stop"})  # Commands whose results change no decision.
 _NAMESPACE_MISSING = "NamespaceNotFoundFailure"
 
 log = get_logger()
@@ -111,6 +114,8 @@ class Forwarder:
         return done
 
     async def _deliver(self, event: PendingEvent) -> Delivery:
+        if event.kind == "result" and event.command_kind in UNAWAITED:
+            return Delivery.TAKEN
         signal = self._read(event)
         if signal is None:
             return Delivery.SKIPPED

@@ -17,8 +17,9 @@ from api.gateway.session import Phase, Session
 from api.gateway.sessions import Sessions
 from api.gateway.websocket import REVOKED
 from stagely import routing
-from stagely.db.queries import agents
-from stagely.db.queries.agents import Beat
+from stagely.db.queries import agents, sweeps
+from stagely.db.queries.agents import Beat, Silence
+from stagely.ids import mint
 from stagely.logs import get_logger
 from stagely.settings import Settings
 
@@ -27,6 +28,7 @@ HELLO_TIMEOUT_S = 5.0  # From the socket's opening to the HELLO; the time we nee
 CLOSE_TIMEOUT_S = 2.0  # For the agent's half of the closing handshake.
 MISSED_BEATS = 3  # A socket that brought nothing for this many heartbeats is a dead one.
 SILENCE_SCAN_S = 5.0
+BEAT_S = 5.0  # The reaper believes that agents are silent only while gateways say that they listen.
 NEVER_S = 1e9
 
 log = get_logger()
@@ -53,6 +55,8 @@ class Presence:
         # Silence counts only while we could have heard something: from our start, or the database's return, on.
         self._listening_since = sessions.clock()
         self._scanned_at = sessions.clock()
+        self._instance = mint("gateway")
+        self._said_at: float | None = None
 
     async def run(self) -> None:
         """Heartbeats, revocation and silence; all of it waits while the database is away."""
@@ -62,6 +66,7 @@ class Presence:
                 await self._close_revoked()  # First: it has a deadline, and it is short.
                 await self._write_beats()
                 await self._find_silent()
+                await self._say_listening()  # Last: it says that all of the above was done.
             except DATABASE_ERRORS as error:
                 self._listening_since = self._sessions.clock()
                 log.warning("presence waits for the database", error_code="database_away", reason=str(error)[:200])
@@ -119,14 +124,22 @@ class Presence:
         if now - self._scanned_at < min(SILENCE_SCAN_S, self._settings.builder_silence_s):
             return
         self._scanned_at = now
-        lost = await agents.note_lost(
-            self._engine,
-            self._judged(self._settings.builder_silence_s, now),
-            self._judged(self._settings.preview_silence_s, now),
+        settings = self._settings
+        limits = Silence(
+            builder_s=self._judged(settings.builder_silence_s, now),
+            preview_s=self._judged(settings.preview_silence_s, now),
+            boot_s=self._judged(settings.boot_timeout_s, now),
         )
+        lost = await agents.note_lost(self._engine, limits)
         for vm_id in lost:
             log.error("agent lost", vm_id=vm_id, error_code="agent_silent")
         self._lost_noted(lost)
+
+    async def _say_listening(self) -> None:
+        now = self._sessions.clock()
+        if self._said_at is None or now - self._said_at >= BEAT_S:
+            await sweeps.note_gateway(self._engine, self._instance)
+            self._said_at = now
 
     def _judged(self, silence_s: float, now: float) -> float:
         """The limit, once we have listened that long ourselves: an agent may have called in vain before."""

@@ -15,7 +15,8 @@ from typing import Protocol
 from agent.protocol import Failure, Log, Outcome, Result, Service, Status
 from api.gateway.session import CommandFacts, Numbered, Session
 from stagely.db.queries.agents import EventKey, NewChunk, NewEvent, StepMark
-from workflows.messages import AgentEvent, AgentEventKind, FailureReport, RunState, ServiceReport
+from stagely.states import RunState
+from workflows.messages import AgentEvent, AgentEventKind, FailureReport, ServiceReport
 
 STEPS = ("clone", "build", "push", "pull", "up", "health")
 TAIL_LINES = 20

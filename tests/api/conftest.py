@@ -23,6 +23,7 @@ from stagely.tokens import EnrolmentTokens
 from tests.api.ledger import Ledger
 from tests.api.wire import DEADLINE_S
 from tests.api.world import KEY, WEBHOOK_SECRET, OpenGateway, Repositories, Running, run_api
+from tests.encryption import KEY_FILE
 
 
 @pytest.fixture
@@ -39,6 +40,7 @@ def settings(tmp_path: Path, database_url: str, redis_url: str, temporal_port: i
             "gateway_listen": "127.0.0.1:0",
             "github_webhook_secret_file": secret,
             "signing_key_file": key,
+            "encryption_key_file": KEY_FILE,
             "heartbeat_s": 5,
         }
     )

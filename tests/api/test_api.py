@@ -9,7 +9,6 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 from sqlalchemy import insert, text
-from temporalio.client import Client
 
 from stagely import agent_archive
 from stagely.db.models import utc_now
@@ -71,7 +70,9 @@ async def test_environment_is_shown_with_run_steps_and_urls(web: httpx.AsyncClie
     assert answer.status_code == 200
     assert (shown["project"], shown["repo"], shown["pr"]) == ("guestbook", "local/guestbook", 7)
     assert (shown["state"], shown["commit"], shown["urls"]) == ("building", SHA, {"web": "http://x.localhost"})
-    assert shown["run"]["builds"] == [{"name": "api", "arch": "amd64", "state": "running", "vm_id": "vm-1"}]
+    assert shown["run"]["builds"] == [
+        {"name": "api", "arch": "amd64", "state": "running", "vm_id": "vm-1", "position": None}
+    ]
     assert [(step["name"], step["subject"], step["state"]) for step in shown["steps"]] == [
         ("clone", "api", "completed"),
         ("clone", "web", "completed"),
@@ -170,31 +171,6 @@ async def test_followed_logs_come_without_redis_too(settings: Settings, ledger: 
         line = json.loads(await anext(answer.aiter_lines()))
 
     assert line["data"] == "one\n"
-
-
-async def test_stop_signals_the_environments_workflow(
-    web: httpx.AsyncClient, ledger: Ledger, temporal_client: Client
-) -> None:
-    await ledger.add_environment("env-9", 109)
-    handle = await temporal_client.start_workflow("Owner", id="env/prj-1/pr/109", task_queue="nobody")
-
-    answer = await web.post("/v1/api/environments/env-9/stop", headers=AUTH)
-
-    signals = [
-        event.workflow_execution_signaled_event_attributes.signal_name
-        async for event in handle.fetch_history_events()
-        if event.HasField("workflow_execution_signaled_event_attributes")
-    ]
-    assert answer.status_code == 202
-    assert signals == ["stop"]
-
-
-async def test_stop_of_an_environment_that_ended_is_a_conflict(web: httpx.AsyncClient, ledger: Ledger) -> None:
-    await ledger.add_environment("env-2", 8, status="terminated")
-
-    answer = await web.post("/v1/api/environments/env-2/stop", headers=AUTH)
-
-    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
 
 
 async def test_agents_file_is_served_by_its_digest(web: httpx.AsyncClient) -> None:

@@ -16,23 +16,17 @@ from tests.api.world import OpenGateway, Running, eventually, identity, signals,
 from workflows.messages import AgentEventKind
 
 
-async def test_first_hello_marks_the_vm_online_and_tells_its_owner(
+async def test_first_hello_marks_the_vm_online_and_bothers_no_workflow(
     gateway: Running, ledger: Ledger, temporal_client: Client
 ) -> None:
     owner = await start_owner(temporal_client)
     await ledger.add_vm("vm-1", owner.id)
 
     async with connected(gateway.address, identity("vm-1")) as (_, welcome):
+        vm = await ledger.vm("vm-1")
 
-        async def owner_knows() -> bool:
-            return len(await signals(owner)) == 1
-
-        await eventually(owner_knows)
-
-    [event] = await signals(owner)
-    vm = await ledger.vm("vm-1")
     assert welcome == Welcome(heartbeat_s=5.0, acked_seq=0)
-    assert (event.kind, event.vm_id, event.boot_id, event.seq) == (AgentEventKind.ONLINE, "vm-1", "boot-1", 0)
+    assert await signals(owner) == []
     assert vm.state == "running"
     assert vm.online_at is not None
     assert len(vm.proof_sha256) == 64
@@ -129,7 +123,7 @@ async def test_second_holder_of_a_token_ends_the_first_and_the_vm_is_lost(
         code = await thief.close_code()
 
         async def owner_knows() -> bool:
-            return [event.kind for event in await signals(owner)] == [AgentEventKind.ONLINE, AgentEventKind.LOST]
+            return [event.kind for event in await signals(owner)] == [AgentEventKind.LOST]
 
         await eventually(owner_knows)
 

@@ -31,6 +31,7 @@ def program(module: str, settings: Settings, **changes: str) -> Iterator[subproc
         "TEMPORAL_ADDRESS": settings.temporal_address,
         "STAGELY_GITHUB_WEBHOOK_SECRET_FILE": str(settings.github_webhook_secret_file),
         "STAGELY_SIGNING_KEY_FILE": str(settings.signing_key_file),
+        "STAGELY_ENCRYPTION_KEY_FILE": str(settings.encryption_key_file),
         **changes,
     }
     with subprocess.Popen([sys.executable, "-m", module], env=environment, stderr=subprocess.PIPE) as process:
@@ -115,7 +116,7 @@ async def test_result_survives_a_gateway_killed_while_temporal_was_away(
         await answers(f"http://{listen}/healthz")
         await eventually(lambda: is_answered(ledger))
 
-    assert [event.kind for event in await signals(owner)] == ["online", "result"]
+    assert [event.kind for event in await signals(owner)] == ["result"]
 
 
 async def is_stored(ledger: Ledger) -> bool:

@@ -10,7 +10,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import httpx
 from pydantic import TypeAdapter
 from temporalio.client import Client, WorkflowHandle
-from temporalio.contrib.pydantic import pydantic_data_converter
 
 from api.gateway.server import Gateway
 from api.server import Api
@@ -19,6 +18,7 @@ from stagely.ids import mint
 from stagely.settings import Settings
 from stagely.tokens import EnrolmentTokens
 from tests.api.wire import DEADLINE_S, Identity
+from tests.encryption import CONVERTER
 from workflows.messages import AgentEvent, PullRequestEvent
 
 KEY = "5a" * 32
@@ -119,7 +119,7 @@ async def _signal_values(handle: WorkflowHandle[object, object], name: str) -> l
     async for event in handle.fetch_history_events():
         attributes = event.workflow_execution_signaled_event_attributes
         if event.HasField("workflow_execution_signaled_event_attributes") and attributes.signal_name == name:
-            found += pydantic_data_converter.payload_converter.from_payloads(attributes.input.payloads)
+            found += await CONVERTER.decode(attributes.input.payloads)
     return found
 
 

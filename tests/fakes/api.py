@@ -16,7 +16,18 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BaseModel
 
-from api.schemas import Environment, Failure, LogLine, Problem, Project, ProjectCreate, Run, Step
+from api.schemas import (
+    ActionAnswer,
+    BuildJob,
+    Environment,
+    Failure,
+    LogLine,
+    Problem,
+    Project,
+    ProjectCreate,
+    Run,
+    Step,
+)
 
 TOKEN = "the-token-of-this-state"
 RUN_ID = "run-1"
@@ -32,10 +43,23 @@ class Frame:
     steps: tuple[Step, ...] = ()
     urls: dict[str, str] = field(default_factory=dict)
     failure: Failure | None = None
+    run_id: str = RUN_ID
+    builds: tuple[BuildJob, ...] = ()
 
 
-def step(name: str, subject: str = "", *, state: str = "completed", seconds: float | None = 1.0) -> Step:
-    return Step(run_id=RUN_ID, name=name, subject=subject, state=state, started_at=1.0, seconds=seconds)
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An action that somebody asked for."""
+
+    action: str
+    key: str
+    body: dict[str, Any]
+
+
+def step(
+    name: str, subject: str = "", *, state: str = "completed", seconds: float | None = 1.0, run_id: str = RUN_ID
+) -> Step:
+    return Step(run_id=run_id, name=name, subject=subject, state=state, started_at=1.0, seconds=seconds)
 
 
 READY = (
@@ -43,11 +67,19 @@ READY = (
     Frame("building", "building 1 image", (step("build", "web", state="running", seconds=None),)),
     Frame("ready", "ready", (step("build", "web", seconds=3.2),), {"web": "http://abc.localhost:1"}),
 )
+AGAIN = (
+    Frame("building", "building 1 image", (step("build", "web", state="running", run_id="run-2"),), run_id="run-2"),
+    Frame("ready", "ready", (step("build", "web", run_id="run-2"),), {"web": "http://abc.localhost:1"}, run_id="run-2"),
+)
 CLOSING = (Frame("terminating", "destroying its VMs"), Frame("terminated", "gone"))
 
 
 class FakeApi:
-    """`story` is played after a pull request is opened or pushed to, `CLOSING` after it is closed."""
+    """`story` is played after a pull request is opened or pushed to, `CLOSING` after it is closed.
+
+    Actions are answered as `answers` says in turn, then all with `done`; `again` is played after each of them that is
+    taken and begins a push, after one more look at what was there before.
+    """
 
     def __init__(self) -> None:
         self.story: Sequence[Frame] = READY
@@ -56,6 +88,9 @@ class FakeApi:
         self.log_lines: list[LogLine] = []
         self.actions: list[str] = []
         self.is_deaf = False
+        self.asked: list[Asked] = []
+        self.answers: list[ActionAnswer | Problem] = []
+        self.again: Sequence[Frame] = AGAIN
         self.looked_at = threading.Event()
         self._frames: dict[str, list[Frame]] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
@@ -114,6 +149,18 @@ class FakeApi:
                 found = [e for e in found if str(getattr(e, attribute)) == query[key][0]]
         return found
 
+    def act(self, key: str, asked: Asked) -> ActionAnswer | Problem:
+        self.asked.append(asked)
+        expires_at = time.time() + 12.5 * 3600
+        done = ActionAnswer(update_id=asked.key, outcome="done", expires_at=expires_at, is_pinned=asked.action == "pin")
+        answer = self.answers.pop(0) if self.answers else done
+        if isinstance(answer, ActionAnswer) and answer.outcome != "unanswered":
+            if asked.action == "stop":
+                self._frames[key] = list(CLOSING)
+            elif asked.action in ("redeploy", "retry", "approve"):
+                self._frames[key] = [*self._frames[key][-1:], *self.again]
+        return answer
+
     def look(self, key: str) -> Environment:
         """The environment one frame on."""
         self.looked_at.set()
@@ -121,7 +168,10 @@ class FakeApi:
         frame = frames.pop(0) if len(frames) > 1 else frames[0]
         fields = {"state": frame.state, "message": frame.message, "steps": list(frame.steps), "urls": frame.urls}
         phases = {s.name: s.seconds for s in frame.steps if s.seconds is not None}
-        self.environments[key] = known.model_copy(update={**fields, "failure": frame.failure, "phases": phases})
+        run = Run(id=frame.run_id, number=1, sha=known.commit, state="running", builds=list(frame.builds))
+        since = known.since if frame.state == known.state else known.since + 1
+        news = {**fields, "failure": frame.failure, "phases": phases, "run": run, "since": since}
+        self.environments[key] = known.model_copy(update=news)
         return self.environments[key]
 
 
@@ -150,7 +200,13 @@ def _handler_of(api: FakeApi) -> type[BaseHTTPRequestHandler]:
             if self.path == "/webhook":
                 api.take_webhook(body)
                 self._answer(HTTPStatus.ACCEPTED, [])
-            elif self._is_let_in():
+            elif not self._is_let_in():
+                return
+            elif self.path.startswith("/v1/api/environments/"):
+                key, action = self.path.split("/")[-2:]
+                answer = api.act(key, Asked(action, self.headers["Idempotency-Key"], body))
+                self._answer(HTTPStatus(answer.status if isinstance(answer, Problem) else HTTPStatus.OK), answer)
+            else:
                 self._answer(HTTPStatus.CREATED, api.create_project(ProjectCreate.model_validate(body)))
 
         def do_GET(self) -> None:
