@@ -10,8 +10,8 @@ from typing import Any, Self, TypeVar
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from stagely.cli.bodies import EnvironmentView, LogLineView, ProjectView, VmView
-from stagely.cli.refusal import CommandFailed, NotAcceptable
+from stagely.cli.bodies import ActionView, EnvironmentView, LogLineView, ProjectView, VmView
+from stagely.cli.refusal import CommandFailed, NotAcceptable, Refused
 
 REQUEST_TIMEOUT_S = 15.0  # Answers take milliseconds; a machine that builds may take seconds.
 FOLLOW_TIMEOUT_S = 60.0  # A followed log may be silent for long; then it is asked again from the last line.
@@ -53,6 +53,11 @@ class ApiClient:
     def environment(self, environment_id: str) -> EnvironmentView:
         return self._get(f"/v1/api/environments/{environment_id}", TypeAdapter(EnvironmentView))
 
+    def act(self, environment_id: str, action: str, key: str, body: dict[str, object]) -> ActionView:
+        """Ask for an action; the same key again has no second effect. Raises Refused with the workflow's words."""
+        path, headers = f"/v1/api/environments/{environment_id}/{action}", {"Idempotency-Key": key}
+        return self._ask("POST", path, TypeAdapter(ActionView), json=body, headers=headers)
+
     def vms(self, environment_id: str) -> list[VmView]:
         return self._get(f"/v1/api/environments/{environment_id}/vms", TypeAdapter(list[VmView]))
 
@@ -84,7 +89,7 @@ class ApiClient:
         return self._ask("GET", path, adapter, params=params or {})
 
     def _ask(self, method: str, path: str, adapter: TypeAdapter[T], **more: Any) -> T:
-        """`more`, typed by httpx, is `json` or `params`."""
+        """`more`, typed by httpx, is `json`, `params` or `headers`."""
         try:
             answer = self._http.request(method, path, **more)
         except httpx.TransportError as error:
@@ -108,16 +113,18 @@ class ApiClient:
 
 def _refusal(answer: httpx.Response) -> CommandFailed:
     """What the api's problem JSON says, as our exception: 4xx is for the person, the rest is ours."""
-    said = f"{answer.request.method} {answer.request.url.path}: {_detail(answer)} ({answer.status_code})"
+    detail = _said(answer, "detail") or answer.text[:200]
+    said = f"{answer.request.method} {answer.request.url.path}: {detail} ({answer.status_code})"
     if answer.status_code == httpx.codes.UNAUTHORIZED:
         return NotAcceptable(f"{said}. The token in the state folder is not this api's: is --state the right folder?")
     if answer.is_client_error:
-        return NotAcceptable(f"The api refused {said}")
+        return Refused(f"The api refused {said}", _said(answer, "code"), detail)
     return CommandFailed(f"The api failed at {said}. Its log is logs/api.log in the state folder.")
 
 
-def _detail(answer: httpx.Response) -> str:
+def _said(answer: httpx.Response, key: str) -> str:
+    """A field of the problem JSON; "" when the answer is none."""
     try:
-        return str(json.loads(answer.content)["detail"])
+        return str(json.loads(answer.content)[key])
     except (ValueError, KeyError, TypeError):
-        return answer.text[:200]
+        return ""

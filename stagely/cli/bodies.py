@@ -49,16 +49,30 @@ class StepView:
 
 
 @dataclass(frozen=True, slots=True)
+class BuildJobView:
+    """`position`: its place among the builds that wait for a slot, 1 is next; None: it does not wait."""
+
+    name: str
+    arch: str
+    state: str
+    position: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RunView:
     id: str
     number: int
     sha: str
     state: str
+    builds: tuple[BuildJobView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentView:
-    """One pull request's environment as it is now; `urls` has the main service first."""
+    """One pull request's environment as it is now; `urls` has the main service first.
+
+    `expires_at`: end of the preview's time in Unix seconds; None: it is pinned, or nothing counts yet.
+    """
 
     id: str
     project_id: str
@@ -78,6 +92,18 @@ class EnvironmentView:
     steps: tuple[StepView, ...] = ()
     phases: Mapping[str, float] = field(default_factory=dict)
     comment_url: str = ""
+    expires_at: float | None = None
+    is_pinned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ActionView:
+    """What became of an action: `outcome` is done, unanswered or started. `update_id`: the key it was asked under."""
+
+    update_id: str
+    outcome: str
+    expires_at: float | None = None
+    is_pinned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stagely.cli import installation as installations
@@ -13,17 +13,19 @@ from stagely.cli import outcome as outcomes
 from stagely.cli import pulls as pull_requests
 from stagely.cli import repository
 from stagely.cli.api import ApiClient
+from stagely.cli.asking import action, ask
 from stagely.cli.bodies import EnvironmentView, LogLineView
-from stagely.cli.follow import Follower, Target
+from stagely.cli.follow import Follower, Past, Target
 from stagely.cli.installation import Installation
 from stagely.cli.outcome import Outcome
 from stagely.cli.progress import Progress
 from stagely.cli.pulls import Pulls, Pushed
-from stagely.cli.refusal import EXIT_READY, NotAcceptable
+from stagely.cli.refusal import EXIT_READY, NotAcceptable, Refused
 from stagely.dev.forge.client import ForgeClient
 from stagely.states import GONE, EnvironmentState
 
 DEFAULT_TIMEOUT_S = 15 * 60.0  # Two cold builds on a small machine take minutes, never this long.
+_NOTHING_TO_RETRY = ("nothing_failed", "conflict")  # It goes on already, or its workflow was terminated.
 CLOSE_TIMEOUT_S = 5 * 60.0  # Removing VMs and proving them gone takes seconds here, minutes in some clouds.
 
 
@@ -39,11 +41,19 @@ class Session:
     def follower(self) -> Follower:
         return Follower(self.api, self.progress)
 
-    def log_command(self, outcome: Outcome) -> str:
-        """What shows the whole log; the repository's name is said only where the number alone is not enough."""
+    def next_command(self, outcome: Outcome) -> str:
+        """What shows the whole log, or approves the commit that waits for that.
+
+        The repository's name is said only where the number alone is not enough.
+        """
         same_number = {environment.repo for environment in self.api.environments(pr=outcome.pr, gone_too=True)}
-        what = outcome.pr if len(same_number) == 1 else f"{outcome.repo}#{outcome.pr}"
+        what = f"{outcome.pr}" if len(same_number) == 1 else f"{outcome.repo}#{outcome.pr}"
+        if outcome.state == EnvironmentState.AWAITING_APPROVAL:
+            return self.approve_command(what, outcome.commit)
         return f"stagely logs {what}{self.installation.option}"
+
+    def approve_command(self, what: str, commit: str) -> str:
+        return f"stagely approve {what} {commit[:12]}{self.installation.option}"
 
 
 @contextmanager
@@ -60,19 +70,25 @@ def session(state: Path, progress: Progress) -> Iterator[Session]:
 def up(
     here: Session, path: Path, number: int | None, *, wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S
 ) -> Outcome:
-    """Open a pull request for the commit at `path`, or push to the one that is open, and wait for its preview."""
+    """Open a pull request for the commit at `path`, or push to the one that is open, and wait for its preview.
+
+    A commit that failed there before goes on from the step at which it failed; one whose preview was stopped or whose
+    time was over is deployed again.
+    """
     checkout = _look(here, path)
+    before = here.api.environments(gone_too=True)
     pushed = here.pulls.open(checkout, number)
-    return _follow(here, pushed, "opened" if pushed.is_new else "pushed to", wait=wait, timeout_s=timeout_s)
+    return _follow(here, pushed, before, wait=wait, timeout_s=timeout_s)
 
 
 def push(
     here: Session, path: Path, number: int | None, *, wait: bool = True, timeout_s: float = DEFAULT_TIMEOUT_S
 ) -> Outcome:
-    """Push the commit at `path` to its open pull request and wait for the new preview."""
+    """Push the commit at `path` to its open pull request and wait for the new preview, as `up` does."""
     checkout = _look(here, path)
+    before = here.api.environments(gone_too=True)
     pushed = here.pulls.push(checkout, number)
-    return _follow(here, pushed, "pushed to", wait=wait, timeout_s=timeout_s)
+    return _follow(here, pushed, before, wait=wait, timeout_s=timeout_s)
 
 
 def close(
@@ -98,17 +114,14 @@ def ls(here: Session, *, gone_too: bool = False) -> list[EnvironmentView]:
 
 def logs(here: Session, what: str, *, follow: bool) -> Iterator[LogLineView]:
     """The log of a pull request's environment; of its last one when it is gone. `what`: N, REPOSITORY#N or PATH."""
-    found = _with_log(here, what)
+    found = named(here, what)
     yield from here.api.logs(found.id, follow=follow and found.state not in GONE)
 
 
 def table(environments: list[EnvironmentView], now: float) -> list[str]:
     """One line per environment under a line of titles."""
-    rows = [("PR", "REPOSITORY", "STATE", "SINCE", "COMMIT", "URL")]
-    rows += [
-        (str(e.pr), e.repo, e.state, age(now - e.since), e.commit[:12] or "-", next(iter(e.urls.values()), "-"))
-        for e in environments
-    ]
+    rows = [("PR", "REPOSITORY", "STATE", "SINCE", "UNTIL", "COMMIT", "URL")]
+    rows += [_row(e, now) for e in environments]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
@@ -121,6 +134,20 @@ def age(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
+def _row(e: EnvironmentView, now: float) -> tuple[str, str, str, str, str, str, str]:
+    url = next(iter(e.urls.values()), "-")
+    return (str(e.pr), e.repo, e.state, age(now - e.since), _until(e, now), e.commit[:12] or "-", url)
+
+
+def _until(e: EnvironmentView, now: float) -> str:
+    """How long the preview stays."""
+    if e.state in GONE:
+        return "-"
+    if e.is_pinned:
+        return "pinned"
+    return "-" if e.expires_at is None else age(e.expires_at - now)
+
+
 def _look(here: Session, path: Path) -> repository.Checkout:
     checkout = repository.look(path)
     if note := repository.not_deployed(checkout):
@@ -128,12 +155,41 @@ def _look(here: Session, path: Path) -> repository.Checkout:
     return checkout
 
 
-def _follow(here: Session, pushed: Pushed, verb: str, *, wait: bool, timeout_s: float) -> Outcome:
+def _follow(here: Session, pushed: Pushed, before: list[EnvironmentView], *, wait: bool, timeout_s: float) -> Outcome:
+    verb = "opened" if pushed.is_new else "pushed to"
     here.progress.headline(f"{verb} pull request {pushed.pr} of {pushed.repo} at {pushed.sha[:12]}  {pushed.page}")
+    target = _again(here, pushed, before)
     if not wait:
         return Outcome(EXIT_READY, EnvironmentState.QUEUED, "the pull request is open; not waiting", pr=pushed.pr)
-    target = Target(pushed.project, pushed.pr, pushed.sha)
     return outcomes.of_environment(here.follower().until_settled(target, timeout_s))
+
+
+def _again(here: Session, pushed: Pushed, before: list[EnvironmentView]) -> Target:
+    """What to wait for. The forge says nothing of a commit that it had before, so we ask for what ended badly there."""
+    target = Target(pushed.project, pushed.pr, pushed.sha)
+    last = next((e for e in before if e.project_id == pushed.project and e.pr == pushed.pr), None)
+    if last is None or pushed.is_new or last.commit != pushed.sha:
+        return target
+    if last.state == EnvironmentState.FAILED:
+        here.progress.say(f"commit {pushed.sha[:12]} failed before; trying again from the step at which it failed")
+        _retry(here, last)
+    elif last.state in GONE:
+        here.progress.say(f"the preview of commit {pushed.sha[:12]} has ended ({last.state}); deploying it again")
+        ask(here.api, last, action("redeploy"))
+    else:
+        return target
+    return replace(target, past=Past.of(last))
+
+
+def _retry(here: Session, last: EnvironmentView) -> None:
+    """From the failed step on; where its workflow knows of no failure, from the beginning."""
+    try:
+        ask(here.api, last, action("retry"))
+    except NotAcceptable as error:
+        refusal = error.__cause__
+        if not isinstance(refusal, Refused) or refusal.code not in _NOTHING_TO_RETRY:
+            raise
+        ask(here.api, last, action("redeploy"))
 
 
 def _meant(here: Session, what: str, number: int | None) -> tuple[str, int]:
@@ -147,7 +203,8 @@ def _meant(here: Session, what: str, number: int | None) -> tuple[str, int]:
     return repo, pull.number
 
 
-def _with_log(here: Session, what: str) -> EnvironmentView:
+def named(here: Session, what: str) -> EnvironmentView:
+    """The environment of a pull request, its last one when it is gone. `what`: N, REPOSITORY#N or PATH."""
     repo, number = _reference(here, what)
     alive = here.api.environments(pr=number)
     known = alive or _newest(here.api.environments(pr=number, gone_too=True))
@@ -155,7 +212,7 @@ def _with_log(here: Session, what: str) -> EnvironmentView:
 
 
 def _reference(here: Session, what: str) -> tuple[str, int]:
-    """Repository ("" for any) and number that `logs` means."""
+    """Repository ("" for any) and number that `what` means."""
     repo, _, number = what.rpartition("#")
     if number.isdigit() and (repo or not Path(what).is_dir()):
         return (repo if "/" in repo or not repo else f"{pull_requests.OWNER}/{repo}"), int(number)

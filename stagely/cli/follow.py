@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ POLL_S = 0.3
 TICK_S = 0.1  # A running line that moves looks alive.
 NOTICE_TIMEOUT_S = 60.0  # Webhook to row takes well below a second; by then it was lost on the way.
 AWAY_TIMEOUT_S = 60.0  # An api that restarts is back within seconds.
+_SETTLED = (EnvironmentState.READY, EnvironmentState.FAILED, EnvironmentState.AWAITING_APPROVAL)
 WORDS = {
     "webhook": "webhook to workflow",
     "plan": "plan",
@@ -34,12 +36,29 @@ WORDS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Past:
+    """Where an environment was before something new was asked of it: that it is there still is no news."""
+
+    environment_id: str
+    run_id: str
+    since: float
+
+    @classmethod
+    def of(cls, environment: EnvironmentView) -> Past:
+        return cls(environment.id, environment.run.id if environment.run else "", environment.since)
+
+    def is_present(self, environment: EnvironmentView) -> bool:
+        return self == Past.of(environment)
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
-    """Which environment: of this project and pull request, at commit `sha` ("" for any)."""
+    """Which environment: of this project and pull request, at commit `sha` ("" for any), and further than `past`."""
 
     project: str
     pr: int
     sha: str = ""
+    past: Past | None = None
 
 
 def describe(step: StepView) -> str:
@@ -65,7 +84,17 @@ def waits_for(environment: EnvironmentView | None) -> str:
     if environment is None:
         return "waiting for the webhook to be taken"
     running = [describe(step) for step in environment.steps if step.state == RunState.RUNNING]
-    return ", ".join(running) or environment.message or environment.state.replace("_", " ")
+    return ", ".join([*running, *_queued(environment)]) or environment.message or environment.state.replace("_", " ")
+
+
+def _queued(environment: EnvironmentView) -> list[str]:
+    builds = environment.run.builds if environment.run else ()
+    names = Counter(build.name for build in builds)
+    return [
+        f"{b.name}{f' ({b.arch})' if names[b.name] > 1 else ''} waits for a build slot, position {b.position}"
+        for b in builds
+        if b.position is not None
+    ]
 
 
 class Follower:
@@ -85,15 +114,15 @@ class Follower:
         self._told: dict[tuple[str, str, str], str] = {}
 
     def until_settled(self, target: Target, timeout_s: float) -> EnvironmentView:
-        """The environment once `target.sha` is ready or failed there, or it is gone.
+        """The environment once `target.sha` is ready, failed or waits for approval there, or it is gone.
 
         Raises:
             CommandFailed: it took longer than `timeout_s`, the push was never noticed, or a newer one replaced it.
         """
         first = next(iter(self._api.environments(project=target.project, pr=target.pr)), None)
         if first is not None and first.commit == target.sha and _is_settled(first, target):
-            again = "" if first.state == EnvironmentState.READY else "; a new commit tries again"
-            self._progress.say(f"commit {target.sha[:12]} was deployed already{again}")
+            if first.state == EnvironmentState.READY:
+                self._progress.say(f"commit {target.sha[:12]} was deployed already")
             return self._api.environment(first.id)
         return self._follow(target, timeout_s, _is_settled)
 
@@ -139,6 +168,8 @@ class Follower:
         if target.sha and (environment.run is None or environment.run.sha != target.sha):
             return
         run_id = environment.run.id if environment.run else ""
+        if target.past is not None and target.past.run_id == run_id:
+            return
         for step in changes(self._told, [s for s in environment.steps if s.run_id in (run_id, "")]):
             if step.state == RunState.RUNNING:
                 self._progress.started(describe(step))
@@ -165,8 +196,10 @@ class Follower:
 
 
 def _is_settled(environment: EnvironmentView, target: Target) -> bool:
+    if target.past is not None and target.past.is_present(environment):
+        return False
     if environment.state in GONE:
         return True
-    if environment.state not in (EnvironmentState.READY, EnvironmentState.FAILED):
+    if environment.state not in _SETTLED:
         return False
     return not target.sha or environment.commit == target.sha

@@ -32,6 +32,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.
 Pr = Annotated[int | None, typer.Option("--pr", min=1, help="Number of the pull request.")]
 Wait = Annotated[bool, typer.Option("--wait/--detach", help="Wait for the result, or return at once.")]
 Timeout = Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait at most.")]
+What = Annotated[str, typer.Argument(metavar="PR", help="Number of the pull request; or REPOSITORY#N, or a path.")]
+WaitToo = Annotated[bool, typer.Option("--wait/--detach", help="Wait for the result too, or return once it was taken.")]
+Key = Annotated[
+    str | None, typer.Option("--key", help="Name of this intention: asked again under it, it is done once.")
+]
 Repository = Annotated[Path, typer.Argument(help="A git repository with a Compose file.")]
 
 
@@ -100,7 +105,7 @@ def ls(
 
 @app.command()
 def logs(
-    what: Annotated[str, typer.Argument(metavar="PR", help="Number of the pull request; or REPOSITORY#N, or a path.")],
+    what: What,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Stay and show new lines.")] = False,
     as_json: AsJson = False,
     state: State = DEFAULT_STATE,
@@ -116,6 +121,102 @@ def logs(
         for line in commands.logs(here, what, follow=follow):
             text = json.dumps(asdict(line)) if as_json else prefixed(line.stream, line.data)
             print(text, flush=True)
+
+
+@app.command()
+def extend(
+    what: What,
+    duration: Annotated[str, typer.Argument(metavar="DURATION", help="Such as 30m, 12h or 2d.")],
+    key: Key = None,
+    as_json: AsJson = False,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Keep a preview for longer: move the end of its time by DURATION."""
+    from stagely.cli import actions
+
+    _deploy(state, as_json, lambda here: actions.extend(here, what, duration, key))
+
+
+@app.command()
+def pin(what: What, key: Key = None, as_json: AsJson = False, state: State = DEFAULT_STATE) -> None:
+    """Keep a preview until its pull request closes."""
+    from stagely.cli import actions
+
+    _deploy(state, as_json, lambda here: actions.pin(here, what, key))
+
+
+@app.command()
+def unpin(what: What, key: Key = None, as_json: AsJson = False, state: State = DEFAULT_STATE) -> None:
+    """Count a pinned preview's time again, from now."""
+    from stagely.cli import actions
+
+    _deploy(state, as_json, lambda here: actions.unpin(here, what, key))
+
+
+@app.command()
+def redeploy(
+    what: What,
+    wait: WaitToo = False,
+    timeout: Timeout = 900,
+    key: Key = None,
+    as_json: AsJson = False,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Build and deploy a pull request's commit once more, also when its preview was stopped."""
+    from stagely.cli import actions
+
+    waiting = actions.Waiting(wait, timeout)
+    _deploy(state, as_json, lambda here: actions.redeploy(here, what, key, waiting))
+
+
+@app.command()
+def retry(
+    what: What,
+    wait: WaitToo = False,
+    timeout: Timeout = 900,
+    key: Key = None,
+    as_json: AsJson = False,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Go on from the step that failed; what was built is not built again."""
+    from stagely.cli import actions
+
+    waiting = actions.Waiting(wait, timeout)
+    _deploy(state, as_json, lambda here: actions.retry(here, what, key, waiting))
+
+
+@app.command()
+def stop(
+    what: What,
+    wait: WaitToo = False,
+    timeout: Timeout = 300,
+    key: Key = None,
+    as_json: AsJson = False,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Take a preview down though its pull request is open; the next push or a redeploy brings it back."""
+    from stagely.cli import actions
+
+    waiting = actions.Waiting(wait, timeout)
+    _deploy(state, as_json, lambda here: actions.stop(here, what, key, waiting))
+
+
+@app.command()
+def approve(
+    what: What,
+    sha: Annotated[str, typer.Argument(metavar="[SHA]", help="The commit you looked at, 7 digits or more.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Approve the commit that waits without naming it.")] = False,
+    wait: WaitToo = False,
+    timeout: Timeout = 900,
+    key: Key = None,
+    as_json: AsJson = False,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Let a commit from another repository be built and run; without SHA: show which one waits."""
+    from stagely.cli import actions
+
+    waiting = actions.Waiting(wait, timeout)
+    _deploy(state, as_json, lambda here: actions.approve(here, what, sha, key, waiting, yes=yes))
 
 
 @app.command()
@@ -167,7 +268,7 @@ def main() -> None:
 
 
 def _deploy(state: Path, as_json: bool, act: Callable[[Session], Outcome]) -> None:
-    """Run one of up, push, close and show its outcome."""
+    """Run a command that ends with an outcome, and show that."""
     from stagely.cli import commands
     from stagely.cli.progress import Progress
     from stagely.cli.show import show
@@ -176,7 +277,7 @@ def _deploy(state: Path, as_json: bool, act: Callable[[Session], Outcome]) -> No
         outcome = _interruptible(act, here)
         here.progress.close()
         is_failed = outcome.exit_code != EXIT_READY and outcome.pr is not None
-        show(outcome, here.log_command(outcome) if is_failed else "", as_json=as_json)
+        show(outcome, here.next_command(outcome) if is_failed else "", as_json=as_json)
         raise typer.Exit(outcome.exit_code)
 
 

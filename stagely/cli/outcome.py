@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from stagely.cli.bodies import EnvironmentView, FailureView
-from stagely.cli.refusal import EXIT_FAILED, EXIT_READY, EXIT_REFUSED, CommandFailed
+from stagely.cli.refusal import EXIT_FAILED, EXIT_READY, EXIT_REFUSED, EXIT_WAITS, CommandFailed
 from stagely.states import EnvironmentState
 
 REFUSED = "refused"
@@ -26,6 +26,8 @@ class Outcome:
     urls: dict[str, str] = field(default_factory=dict)
     phases: dict[str, float] = field(default_factory=dict)
     failure: FailureView | None = None
+    expires_at: float | None = None
+    is_pinned: bool = False
 
     def as_json(self) -> dict[str, object]:
         """The keys that programs can rely on."""
@@ -36,6 +38,8 @@ class Outcome:
             "urls": self.urls,
             "message": self.message,
             "phases": self.phases,
+            "expires_at": self.expires_at,
+            "is_pinned": self.is_pinned,
         }
 
 
@@ -52,6 +56,8 @@ def of_environment(environment: EnvironmentView, *, good: str = EnvironmentState
         urls=dict(environment.urls),
         phases=dict(environment.phases),
         failure=environment.failure,
+        expires_at=environment.expires_at,
+        is_pinned=environment.is_pinned,
     )
 
 
@@ -61,8 +67,13 @@ def of_error(error: CommandFailed, pr: int | None = None) -> Outcome:
     return Outcome(exit_code=error.exit_code, state=state, message=str(error), pr=pr)
 
 
-def failure_lines(outcome: Outcome, log_command: str) -> list[str]:
-    """Why it failed, for a person: which target or service, its exit code, its last lines, where the rest is."""
+def failure_lines(outcome: Outcome, next_command: str) -> list[str]:
+    """Why it is not ready, for a person: which target or service, its exit code, its last lines, and what to do.
+
+    `next_command` shows the whole log, or approves a commit that waits for that.
+    """
+    if outcome.state == EnvironmentState.AWAITING_APPROVAL:  # A failure that is still there is of an older commit.
+        return [outcome.message, "", f"Look at commit {outcome.commit}, then let it run: {next_command}"]
     failure = outcome.failure
     if failure is None:
         return [outcome.message]
@@ -74,13 +85,15 @@ def failure_lines(outcome: Outcome, log_command: str) -> list[str]:
     lines = [f"{where}: {failure.message}{code}"]
     if failure.tail:
         lines += ["", *(f"    {line}" for line in failure.tail)]
-    if log_command:
-        lines += ["", f"The whole log: {log_command}"]
+    if next_command:
+        lines += ["", f"The whole log: {next_command}"]
     return lines
 
 
 def _exit_code(environment: EnvironmentView, good: str) -> int:
     if environment.state == good:
         return EXIT_READY
+    if environment.state == EnvironmentState.AWAITING_APPROVAL:
+        return EXIT_WAITS
     refused = environment.failure is not None and environment.failure.step == PLAN_STEP
     return EXIT_REFUSED if refused else EXIT_FAILED

@@ -83,6 +83,10 @@ class Pulls:
         with in_our_words():
             self._forge.update_pull(repo, number, "closed")
 
+    def is_open(self, repo: str, number: int) -> bool:
+        with in_our_words():
+            return any(pull.number == number and pull.state == "open" for pull in self._forge.pulls(repo))
+
     def last_comment(self, repo: str, number: int) -> str:
         """What Stagely says on the pull request; "" when it has not said anything yet."""
         with in_our_words():
@@ -143,8 +147,7 @@ def living(environments: list[EnvironmentView], number: int) -> EnvironmentView:
     if len(found) == 1:
         return found[0]
     if not found:
-        numbers = ", ".join(sorted({str(environment.pr) for environment in environments})) or "none"
-        raise NotAcceptable(f"There is no environment of pull request {number}; there are: {numbers}.")
+        raise NotAcceptable(f"There is no environment of pull request {number}. `stagely ls` shows those there are.")
     repos = ", ".join(sorted(environment.repo for environment in found))
     raise NotAcceptable(f"Pull request {number} exists in {repos}. Give the path of the repository instead.")
 

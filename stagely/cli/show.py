@@ -10,13 +10,13 @@ from stagely.cli.outcome import Outcome, failure_lines
 from stagely.cli.refusal import EXIT_READY
 
 
-def show(outcome: Outcome, log_command: str, *, as_json: bool) -> None:
-    """`log_command`: what shows the whole log of this pull request."""
+def show(outcome: Outcome, next_command: str, *, as_json: bool) -> None:
+    """`next_command`: what shows the whole log of this pull request, or approves its commit."""
     if as_json:
         print(json.dumps(outcome.as_json()))
         return
     if outcome.exit_code != EXIT_READY:
-        for line in (f"{outcome.state}", *failure_lines(outcome, log_command)):
+        for line in (f"{outcome.state}", *failure_lines(outcome, next_command)):
             print(line, file=sys.stderr)
         return
     has_more = outcome.message not in ("", outcome.state)

@@ -22,7 +22,10 @@ EXTERNAL = {
     "STAGELY_REDIS_URL": "valkey",
     "TEMPORAL_ADDRESS": "temporal",
     "STAGELY_REGISTRY": "registry",
+    "STAGELY_MIRROR": "mirror",
 }
+# What says more about a part counts only where that part is given.
+_BELONGS_TO = {"TEMPORAL_NAMESPACE": "temporal", "STAGELY_REGISTRY_URL": "registry"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class Addresses:
             "STAGELY_DASHBOARD_URL": urls["api"],
             "STAGELY_GITHUB_API_URL": urls["forge"],
             "STAGELY_GITHUB_URL_FOR_VMS": urls["forge_for_vms"],
+            "STAGELY_TEMPORAL_UI_ORIGIN": self._ui_origins(),
             "STAGELY_WORKER_METRICS_LISTEN": f"{LOOPBACK}:{ports.worker_metrics}",
             "STAGELY_LOG_FORMAT": "json",
             "STAGELY_RECONNECT_FIRST_WAIT_S": RECONNECT_FIRST_WAIT_S,
@@ -92,6 +96,12 @@ class Addresses:
             "STAGELY_LOCAL_VM_IMAGE": record.vm_image,
             "STAGELY_LOCAL_NETWORK": self.network.name,
         }
+
+    def _ui_origins(self) -> str:
+        """A browser names the origin as the person typed it."""
+        if given := self.given.get("STAGELY_TEMPORAL_UI_ORIGIN"):
+            return given
+        return ",".join(f"http://{host}:{self.ports.temporal_ui}" for host in (LOOPBACK, "localhost"))
 
     def _engines(self) -> dict[str, str]:
         ports = self.ports
@@ -104,7 +114,17 @@ class Addresses:
             "STAGELY_REGISTRY_URL": self._registry_url(),
             "STAGELY_MIRROR": self.for_vms(ports.mirror),
         }
-        return {name: self.given.get(name) or value for name, value in own.items()}
+        chosen = {name: self._given(name) or value for name, value in own.items()}
+        return chosen if "temporal" in self.external else {**self._no_foreign_temporal(), **chosen}
+
+    def _given(self, name: str) -> str:
+        """What the environment says; "" where that is about a part which is embedded here."""
+        part = _BELONGS_TO.get(name)
+        return self.given.get(name, "") if part is None or part in self.external else ""
+
+    def _no_foreign_temporal(self) -> dict[str, str]:
+        """A developer's API key and certificates are for another cluster; "" counts as not set."""
+        return {name: "" for name in self.given if name.startswith("TEMPORAL_")}
 
     def _secrets(self) -> dict[str, str]:
         folder = self.folder
@@ -112,15 +132,20 @@ class Addresses:
             "STAGELY_GITHUB_APP_KEY_FILE": folder.app_key,
             "STAGELY_GITHUB_WEBHOOK_SECRET_FILE": folder.webhook_secret,
             "STAGELY_SIGNING_KEY_FILE": folder.signing_key,
+            "STAGELY_CODEC_PATH_TOKEN_FILE": folder.codec_token,
+            "STAGELY_ENCRYPTION_KEY_FILE": folder.encryption_key,
         }
-        return {"STAGELY_GITHUB_APP_ID": APP_ID, **{name: str(path.absolute()) for name, path in files.items()}}
+        # A Temporal that runs elsewhere may hold what another key encrypted.
+        given = {name: self.given[name] for name in ("STAGELY_ENCRYPTION_KEY_FILE",) if self.given.get(name)}
+        own = {name: str(path.absolute()) for name, path in files.items()}
+        return {"STAGELY_GITHUB_APP_ID": APP_ID, **own, **given}
 
     def _edge(self) -> dict[str, str]:
         return {"STAGELY_EDGE_LISTEN": f"{LOOPBACK}:{self.ports.edge}", "STAGELY_DOMAIN": "localhost"}
 
     def _registry_url(self) -> str:
         """The registry listens only where VMs reach it; that address is one of this machine's own."""
-        if given := self.given.get("STAGELY_REGISTRY_URL"):
+        if given := self._given("STAGELY_REGISTRY_URL"):
             return given
         return f"http://{self.given.get('STAGELY_REGISTRY') or self.for_vms(self.ports.registry)}"
 

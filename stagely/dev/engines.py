@@ -56,12 +56,18 @@ def valkey_spec(folder: Path, ports: Ports) -> ChildSpec:
     )
 
 
-def temporal_spec(program: Path, database: Path, ports: Ports) -> ChildSpec:
-    """The dev server with a database file and its Web UI. Ready when the UI can read the default namespace."""
+def temporal_spec(program: Path, database: Path, ports: Ports, codec_token: str = "") -> ChildSpec:
+    """The dev server with a database file and its Web UI. Ready when the UI can read the default namespace.
+
+    With `codec_token` the UI's pages ask our api to decode what they show. Whoever uses this machine can see the token
+    in the process list; it keeps out other sites' pages and the VMs, which reach the api but not the UI.
+    """
     options = ["--ip", LOOPBACK, "--port", str(ports.temporal), "--db-filename", str(database)]
     ui = ["--ui-ip", LOOPBACK, "--ui-port", str(ports.temporal_ui), "--log-level", "warn"]
     # WAL with NORMAL survives a killed process; FULL would also survive a power cut, for a flush per write.
     ui += ["--sqlite-pragma", "synchronous=normal"]
+    if codec_token:
+        ui += ["--ui-codec-endpoint", f"http://{LOOPBACK}:{ports.api}/v1/codec/{codec_token}"]
     dynamic = [argument for setting in DYNAMIC_CONFIG for argument in ("--dynamic-config-value", _quoted(setting))]
     return ChildSpec(
         name="temporal",

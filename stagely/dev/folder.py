@@ -15,6 +15,7 @@ from pathlib import Path
 from stagely.dev.ports import DEFAULT_BASE
 from stagely.dev.refusal import Refused
 from stagely.ids import ALPHABET
+from stagely.keyring import new_line
 
 FORMAT = 1  # Raised when an older `stagely dev` could not use what a newer one wrote, or the other way round.
 NEEDED_BYTES = 2 * 1024**3  # Images of a few builds and the write-ahead log; a full disk stops Postgres mid-way.
@@ -46,6 +47,16 @@ class StateFolder:
     @property
     def signing_key(self) -> Path:
         return self.root / "signing-key"
+
+    @property
+    def encryption_key(self) -> Path:
+        """Keys of what Temporal stores: see `stagely.keyring`."""
+        return self.root / "encryption-key"
+
+    @property
+    def codec_token(self) -> Path:
+        """The part of the codec server's path that nobody can guess."""
+        return self.root / "codec-token"
 
     @property
     def app_key(self) -> Path:
@@ -108,8 +119,9 @@ class StateFolder:
         for folder in (self.logs, self.vms):
             folder.mkdir(exist_ok=True)
         self.vms.chmod(0o700)  # The user-data of VMs holds their enrolment tokens.
-        for path in (self.token, self.github_token, self.webhook_secret, self.signing_key):
+        for path in (self.token, self.github_token, self.webhook_secret, self.signing_key, self.codec_token):
             _write_once(path, lambda: secrets.token_hex(32))
+        _write_once(self.encryption_key, lambda: new_line("k1"))
         _write_once(self.root / "installation", _new_installation, mode=0o644)
         return self.installation()
 

@@ -78,7 +78,8 @@ class System:
         if part == "valkey":
             return engines.valkey_spec(root / "valkey", ports)
         if part == "temporal":
-            return engines.temporal_spec(self.record.temporal, root / "temporal.db", ports)
+            codec_token = self.addresses.folder.codec_token.read_text().strip()
+            return engines.temporal_spec(self.record.temporal, root / "temporal.db", ports, codec_token)
         return self._registry(part, root / part / "config.yml")
 
     def _registry(self, part: str, config: Path) -> ChildSpec:

@@ -214,7 +214,7 @@ def _start_fresh(state: Path, progress: Progress) -> None:
 
 def _must_be_ready(outcome: Outcome, here: Session) -> Outcome:
     if outcome.exit_code != EXIT_READY:
-        raise CommandFailed("\n".join(failure_lines(outcome, here.log_command(outcome))))
+        raise CommandFailed("\n".join(failure_lines(outcome, here.next_command(outcome))))
     return outcome
 
 

@@ -31,6 +31,8 @@ def test_up_as_json_is_one_object_with_the_promised_keys(place: Place, repositor
         "urls": {"web": "http://abc.localhost:1"},
         "message": "ready",
         "phases": {"build": 3.2},
+        "expires_at": None,
+        "is_pinned": False,
     }
 
 
@@ -161,7 +163,7 @@ def test_close_of_an_unknown_number_names_the_known_ones(place: Place, repositor
     ended = place.run("close", "9")
 
     assert ended.code == 2
-    assert "no environment of pull request 9; there are: 1" in ended.err
+    assert "no environment of pull request 9. `stagely ls` shows those there are" in ended.err
 
 
 def test_ls_as_json_is_a_list_of_the_same_objects(place: Place, repository: Path) -> None:
@@ -170,7 +172,8 @@ def test_ls_as_json_is_a_list_of_the_same_objects(place: Place, repository: Path
     ended = place.run("ls", "--json")
 
     assert [environment["pr"] for environment in json.loads(ended.out)] == [1]
-    assert set(json.loads(ended.out)[0]) == {"environment", "pr", "state", "urls", "message", "phases"}
+    promised = {"environment", "pr", "state", "urls", "message", "phases", "expires_at", "is_pinned"}
+    assert set(json.loads(ended.out)[0]) == promised
 
 
 def test_ls_shows_a_table(place: Place, repository: Path) -> None:
@@ -178,7 +181,7 @@ def test_ls_shows_a_table(place: Place, repository: Path) -> None:
 
     lines = place.run("ls").out.splitlines()
 
-    assert lines[0].split() == ["PR", "REPOSITORY", "STATE", "SINCE", "COMMIT", "URL"]
+    assert lines[0].split() == ["PR", "REPOSITORY", "STATE", "SINCE", "UNTIL", "COMMIT", "URL"]
     assert lines[1].split()[:3] == ["1", "local/shop", "ready"]
 
 

@@ -50,8 +50,52 @@ def test_named_addresses_replace_embedded_parts() -> None:
     ]
 
 
+def test_a_given_registry_and_mirror_replace_ours() -> None:
+    given = {"STAGELY_REGISTRY": "registry:5000", "STAGELY_MIRROR": "mirror:5001"}
+    made = addresses(given)
+
+    settings = made.settings(RECORD)
+    assert (settings["STAGELY_REGISTRY"], settings["STAGELY_MIRROR"]) == ("registry:5000", "mirror:5001")
+    assert settings["STAGELY_REGISTRY_URL"] == "http://registry:5000"
+    assert made.external == {"registry", "mirror"}
+    assert {"registry", "mirror"} & set(own_listeners(made.ports, given)) == set()
+
+
+def test_details_of_a_part_count_only_with_its_address() -> None:
+    details = {"TEMPORAL_NAMESPACE": "theirs", "STAGELY_REGISTRY_URL": "https://registry"}
+    given = {**details, "TEMPORAL_ADDRESS": "temporal:7233", "STAGELY_REGISTRY": "registry"}
+
+    embedded, elsewhere = addresses(details).settings(RECORD), addresses(given).settings(RECORD)
+
+    assert (embedded["TEMPORAL_NAMESPACE"], embedded["STAGELY_REGISTRY_URL"]) == ("default", "http://10.1.0.1:9003")
+    assert (elsewhere["TEMPORAL_NAMESPACE"], elsewhere["STAGELY_REGISTRY_URL"]) == ("theirs", "https://registry")
+
+
 def test_every_setting_has_a_name_that_the_processes_read() -> None:
     read = {f"STAGELY_{name.upper()}" for name in Settings.model_fields}
     of_others = {"TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE", "STAGELY_EDGE_LISTEN", "STAGELY_DOMAIN"}
 
     assert set(addresses({}).settings(RECORD)) - read == of_others
+
+
+def test_a_foreign_temporal_account_does_not_reach_the_embedded_server() -> None:
+    settings = addresses({"TEMPORAL_API_KEY": "of-another-cluster", "TEMPORAL_TLS": "true"}).settings(RECORD)
+
+    assert (settings["TEMPORAL_API_KEY"], settings["TEMPORAL_TLS"]) == ("", "")
+    assert settings["TEMPORAL_ADDRESS"] == "127.0.0.1:9007"
+
+
+def test_a_temporal_that_the_environment_names_keeps_its_account() -> None:
+    given = {"TEMPORAL_ADDRESS": "cloud:7233", "TEMPORAL_API_KEY": "key", "STAGELY_ENCRYPTION_KEY_FILE": "/keys"}
+    settings = addresses(given).settings(RECORD)
+
+    assert "TEMPORAL_API_KEY" not in settings
+    assert settings["STAGELY_ENCRYPTION_KEY_FILE"] == "/keys"
+
+
+def test_the_web_uis_pages_may_call_the_codec_server() -> None:
+    settings = addresses({}).settings(RECORD)
+
+    assert settings["STAGELY_TEMPORAL_UI_ORIGIN"] == "http://127.0.0.1:9008,http://localhost:9008"
+    assert settings["STAGELY_CODEC_PATH_TOKEN_FILE"] == "/state/codec-token"
+    assert settings["STAGELY_ENCRYPTION_KEY_FILE"] == "/state/encryption-key"

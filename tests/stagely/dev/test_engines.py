@@ -85,11 +85,13 @@ async def test_temporal_is_ready_when_its_namespace_is_there(
     database = tmp_path / "temporal.db"
 
     async with supervisor.running():
-        child = await supervisor.start(engines.temporal_spec(TEMPORAL, database, ports))
-        async with httpx.AsyncClient(timeout=5) as client:
-            answer = await client.get(f"http://127.0.0.1:{ports.temporal_ui}/api/v1/namespaces/default")
+        child = await supervisor.start(engines.temporal_spec(TEMPORAL, database, ports, "path-token"))
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports.temporal_ui}", timeout=5) as client:
+            answer = await client.get("/api/v1/namespaces/default")
+            settings = await client.get("/api/v1/settings")
 
     assert answer.json()["namespaceInfo"]["name"] == "default"
+    assert settings.json()["Codec"]["Endpoint"] == f"http://127.0.0.1:{ports.api}/v1/codec/path-token"
     assert database.exists()
     assert child.starts == 1
 

@@ -30,7 +30,8 @@ def test_secrets_are_for_their_owner_only(tmp_path: Path) -> None:
     folder.open()
     make_app_key(folder)
 
-    files = (folder.token, folder.github_token, folder.webhook_secret, folder.signing_key, folder.app_key)
+    files = [folder.token, folder.github_token, folder.webhook_secret, folder.signing_key, folder.app_key]
+    files += [folder.encryption_key, folder.codec_token]
     assert {mode(path) for path in files} == {0o600}
     assert mode(folder.vms) == 0o700
 
