@@ -2,10 +2,10 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
-.PHONY: help setup python check test test-all demo dev bench agent clean distclean
+.PHONY: help setup python check test test-all test-faults demo dev bench agent clean distclean
 
 help: ## What there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Make this machine able to run Stagely (CHECK=1 only says what it would do)
 	@CHECK=$(CHECK) scripts/setup/main.sh
@@ -19,12 +19,16 @@ check: python ## Lint, format, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@deploy/temporal/check.sh
 
 test: setup ## All tests that take seconds, on real parts
 	$(BIN)/pytest -m "not slow"
 
 test-all: setup ## All tests, the slow ones too
 	$(BIN)/pytest
+
+test-faults: setup ## The worker killed at every point of its work, and every other fault (ARGS="--json FILE")
+	$(BIN)/python -m tests.faults $(ARGS)
 
 demo: setup ## A pull request's whole life, from webhook to nothing left (KEEP=1 leaves it running)
 	$(BIN)/stagely demo $(if $(KEEP),--keep)

@@ -12,12 +12,12 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 
 from stagely.db.engine import create_engine
 from stagely.db.migrate import upgrade
 from stagely.dev.postgres import USER, ensure_database
+from tests.encryption import CONVERTER
 from tests.services import free_port, postgres_server, temporal_server, valkey_server
 
 TEMPLATE = "template_stagely"
@@ -89,7 +89,7 @@ async def temporal_client(temporal_port: int) -> Client:
     async with asyncio.timeout(START_TIMEOUT_S):
         while True:
             try:
-                return await Client.connect(f"127.0.0.1:{temporal_port}", data_converter=pydantic_data_converter)
+                return await Client.connect(f"127.0.0.1:{temporal_port}", data_converter=CONVERTER)
             except (RPCError, RuntimeError):
                 await asyncio.sleep(0.1)
 

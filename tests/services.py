@@ -13,10 +13,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from temporalio.common import SearchAttributeIndexedValueType
+
 from stagely.dev import postgres
 from stagely.dev.engines import DYNAMIC_CONFIG, valkey_program
+from workflows import attributes
 
 STOP_TIMEOUT_S = 20.0
+_KIND = {
+    SearchAttributeIndexedValueType.KEYWORD: "Keyword",
+    SearchAttributeIndexedValueType.INT: "Int",
+    SearchAttributeIndexedValueType.DATETIME: "Datetime",
+}
 _LAUNCH = Path(__file__).parents[1] / "stagely" / "dev" / "launch.py"
 
 
@@ -71,7 +79,9 @@ def temporal_server(folder: Path, port: int | None = None, database: Path | None
     dynamic = [a for setting in DYNAMIC_CONFIG for a in ("--dynamic-config-value", _json_valued(setting))]
     where = ["--db-filename", str(database)] if database else []
     argv = [temporal_program(), "server", "start-dev", "--ip", "127.0.0.1", "--port", str(port), "--headless"]
-    with child([*argv, "--log-level", "error", *dynamic, *where], folder / "temporal.log"):
+    named = [f"{key.name}={_KIND[key.indexed_value_type]}" for key in attributes.ALL]
+    searched = [argument for one in named for argument in ("--search-attribute", one)]
+    with child([*argv, "--log-level", "error", *dynamic, *where, *searched], folder / "temporal.log"):
         yield port
 
 

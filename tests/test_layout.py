@@ -13,6 +13,7 @@ from temporalio.workflow import _Definition as Definition  # The runner's own in
 
 from workflows.environment import EnvironmentWorkflow
 from workflows.pipeline import PipelineWorkflow
+from workflows.reaper import ReaperWorkflow
 from workflows.vm_lease import VmLeaseWorkflow
 
 ROOT = Path(__file__).parents[1]
@@ -58,7 +59,7 @@ def test_workflows_load_no_cloud_sdk() -> None:
     assert loaded_by("import workflows.environment") & foreign == set()
 
 
-@pytest.mark.parametrize("kind", [EnvironmentWorkflow, PipelineWorkflow, VmLeaseWorkflow])
+@pytest.mark.parametrize("kind", [EnvironmentWorkflow, PipelineWorkflow, VmLeaseWorkflow, ReaperWorkflow])
 async def test_a_workflow_loads_in_temporals_sandbox(kind: type) -> None:
     definition = Definition.must_from_class(kind)
 
