@@ -15,8 +15,15 @@ from tests.e2e.system import System
 PORT_BASE = 26000  # Beside `stagely dev` (8000), the demo (18000) and the benchmark (28000).
 
 
+@pytest.fixture
+def system(running_system: System) -> Iterator[System]:
+    """The running system, with no environment before and after each test."""
+    yield running_system
+    running_system.close_all()
+
+
 @pytest.fixture(scope="session")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def running_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     folder = tmp_path_factory.mktemp("e2e")
     state = folder / "state"
     (folder / "repositories").mkdir()

@@ -102,6 +102,18 @@ class System:
         with ForgeClient(here.forge, here.github_token) as forge:
             return [comment.body for comment in forge.comments(found.repo, found.pr)]
 
+    def comment_saying(self, environment_id: str, wanted: str) -> list[str]:
+        """The texts of the pull request's comments once one of them says so: they follow by an outbox, soon."""
+        until(lambda: any(wanted in text for text in self.comments(environment_id)), f"a comment says {wanted!r}")
+        return self.comments(environment_id)
+
+    def close_all(self) -> None:
+        """Take down what is still there: what a test that failed half-way left would be the next one's leftover."""
+        with self.api() as api:
+            for found in api.environments():
+                api.act(found.id, "stop", found.id, {})
+            until(lambda: api.environments() == [], "every environment is gone")
+
     def left(self, environment: EnvironmentView) -> Leftovers:
         """What is still there of one environment; other tests' routes do not count."""
         with self.api() as api:

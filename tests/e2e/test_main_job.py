@@ -43,9 +43,8 @@ def test_a_pull_request_is_previewed_updated_and_gone_after_closing(system: Syst
     assert (first, second) == ("v1", "v2")
     assert "hello from a test" in get(url.rstrip("/") + "/api/entries").text
 
-    comments = system.comments(opened.data["environment"])
-    assert len(comments) == 1
-    assert f"✅ Preview ready: {url}" in comments[0]
+    (comment,) = system.comment_saying(opened.data["environment"], "✅ Preview ready")
+    assert f"✅ Preview ready: {url}" in comment
 
     environment = system.environment(opened.data["environment"])
     closed = system.run("close", str(repository))
@@ -91,7 +90,7 @@ def test_a_failing_build_names_target_exit_code_and_last_lines_and_frees_its_mac
 
     assert (failed.code, failed.data["state"]) == (1, "failed")
     failure = system.environment(failed.data["environment"]).failure
-    (comment,) = system.comments(failed.data["environment"])
+    (comment,) = system.comment_saying(failed.data["environment"], "❌ Build failed")
     assert failure is not None
     assert (failure.step, failure.subject, failure.exit_code) == ("build", "web", 3)
     assert failure.tail
@@ -108,7 +107,7 @@ def test_a_preview_that_never_gets_healthy_says_which_service_and_its_last_lines
 
     assert (failed.code, failed.data["state"]) == (1, "failed")
     failure = system.environment(failed.data["environment"]).failure
-    (comment,) = system.comments(failed.data["environment"])
+    (comment,) = system.comment_saying(failed.data["environment"], "❌ Deployment failed")
     assert failure is not None
     assert failure.subject == "web"
     assert "licence server" in "\n".join(failure.tail)

@@ -38,8 +38,7 @@ async def test_an_opened_pull_request_becomes_a_routed_preview_and_is_gone_after
     assert here.cloud.alive == {}
     assert set(await here.vm_states()) == {"gone"}
     assert await here.redis.keys("route:*") == []
-    assert len(here.forge.comments) == 1
-    assert "Preview gone" in here.forge.comments[1]
+    await here.until_comment("Preview gone")
 
 
 async def test_both_images_are_built_on_machines_of_their_own_and_deployed_by_digest(here: World) -> None:

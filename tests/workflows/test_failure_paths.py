@@ -125,8 +125,7 @@ async def test_a_comment_that_cannot_be_written_holds_up_neither_deploy_nor_clos
     assert here.cloud.alive == {}
 
     here.forge.comments_are_down = False
-    await here.until_true(lambda: "Preview gone" in here.forge.comments.get(1, ""))
-    assert len(here.forge.comments) == 1
+    await here.until_comment("Preview gone")
 
 
 async def test_a_preview_lost_during_a_later_push_is_replaced(here: World) -> None:
@@ -155,7 +154,7 @@ async def test_a_refused_commit_is_reported_on_that_commit(here: World) -> None:
     await here.until(1, FAILED, second)
     await here.until_true(lambda: (second, "failure") in here.forge.statuses)
     assert (first, "failure") not in here.forge.statuses
-    assert f"Commit `{second[:12]}`" in here.forge.comments[1]
+    await here.until_comment(f"Commit `{second[:12]}`")
 
 
 async def test_a_stopped_environment_does_not_come_back_with_a_label(here: World) -> None:
