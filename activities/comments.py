@@ -19,7 +19,7 @@ from stagely.comments import MARKER, Problem, Story, comment_text, commit_status
 from stagely.db.queries import comments, lives
 from stagely.db.queries.comments import DueComment
 from stagely.db.queries.lives import LifeRow
-from stagely.errors import NotFound, StagelyError
+from stagely.errors import GitHubUnavailable, NotFound, StagelyError
 
 STATUS_CONTEXT = "stagely/preview"
 POLL_S = 0.5  # One indexed query; people read comments, and half a second is soon.
@@ -70,6 +70,11 @@ class CommentPublisher:
             await self._publish(due)
         except StagelyError as error:
             await self._note_failure(due, error)
+        except (SQLAlchemyError, OSError):
+            raise
+        except Exception as error:  # A bug with one comment must not end the others, nor the worker they run in.
+            log.exception("comment failed", environment_id=due.environment_id, error_code="internal")
+            await self._note_failure(due, GitHubUnavailable(f"{type(error).__name__}: {error}"))
         else:
             await comments.note_published(self.engine, due)
         return True
