@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -54,7 +55,7 @@ class VmActivities:
             row = await ledger.open_row(self.engine, _ledger_order(order))
             if row.state in (VmState.DESTROYING, VmState.GONE):
                 raise Conflict(f"VM {order.vm_id} is {row.state} already and is not made again")
-            vm = await self._addressed(provider, await provider.create(self._vm_order(order, row)))
+            vm = await self._addressed(provider, await _answered(provider.create(self._vm_order(order, row))))
         except QuotaExceeded as error:
             await ledger.note_waiting(self.engine, order.vm_id, f"waiting, because {error}")
             raise
@@ -133,6 +134,16 @@ class VmActivities:
             size=order.size,
             expires_at=int(row.expires_at.timestamp()),
         )
+
+
+async def _answered(call: Coroutine[Any, Any, Vm]) -> Vm:  # Any: a coroutine's send and yield types.
+    """A cloud makes what it was asked for though nobody waits any more: a cancel is raised after its answer."""
+    task = asyncio.ensure_future(call)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 async def _proven_gone(provider: Provider, vm_id: str) -> None:
