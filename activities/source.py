@@ -18,7 +18,7 @@ from stagely.composefile import DEFAULT_FILES, OVERRIDE_FILES
 from stagely.db.queries import comments, ledger, lives, slots, timeline
 from stagely.db.queries.lives import LifeRow, NewJob
 from stagely.db.queries.timeline import NewStep
-from stagely.errors import SpecInvalid
+from stagely.errors import SpecInvalid, StagelyError
 from stagely.github import PullRequest
 from stagely.ids import ALPHABET
 from stagely.plan import Expose, Plan, host_label
@@ -93,7 +93,9 @@ class SourceActivities:
         is_over = bool(ref.run_id and life and not facts.is_open)
         if is_over:
             await self._withdraw(facts.environment_id)
-        return Look(facts, await self._planned(ref, facts), is_withdrawn=is_over)
+        is_anew = bool(ref.run_id and life and facts.is_open and life.state is EnvironmentState.TERMINATING)
+        planned = await self._planned(ref, facts, is_anew=is_anew)
+        return Look(facts, planned, is_withdrawn=is_over, is_anew=is_anew)
 
     async def _withdraw(self, environment_id: str) -> None:
         """The pull request is closed: no visitor comes any more, and people see that its VMs are being destroyed."""
@@ -103,8 +105,9 @@ class SourceActivities:
             await comments.want(db, environment_id)
         await nudge(self.routes.redis, environment_id)
 
-    async def _planned(self, ref: PullRequestRef, facts: PullRequestFacts) -> PlanResult | None:
-        is_due = ref.run_id and facts.is_open and facts.environment_id and facts.sha != ref.known_sha
+    async def _planned(self, ref: PullRequestRef, facts: PullRequestFacts, *, is_anew: bool) -> PlanResult | None:
+        """The head's plan when it is due. GitHub's refusal of its files is left for the push to meet and to report."""
+        is_due = ref.run_id and facts.is_open and facts.environment_id and (is_anew or facts.sha != ref.known_sha)
         if not is_due or (facts.is_foreign and facts.sha not in ref.approved):
             return None
         request = PlanRequest(
@@ -117,7 +120,12 @@ class SourceActivities:
             title=facts.title,
             serves=ref.serves,
         )
-        return await self.plan(request)
+        try:
+            return await self.plan(request)
+        except StagelyError as error:
+            if error.retryable:
+                raise
+            return None
 
     @activity.defn
     async def plan(self, request: PlanRequest) -> PlanResult:
@@ -168,6 +176,8 @@ class SourceActivities:
     ) -> tuple[BuildJobRef, ...]:
         """The run's rows in one transaction; the jobs, with the build slots that were free."""
         async with self.engine.begin() as db:
+            # A push that was cancelled before its first step, or whose workflow was terminated, could not say so.
+            await timeline.cancel_open_runs(db, life.id, but=request.run_id)
             await lives.begin_run(db, life.id, request.run_id, request.sha)
             await lives.add_jobs(db, life.id, request.run_id, [self._new_job(life, job) for job in jobs])
             if plan is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from typing import NoReturn
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
@@ -14,64 +16,34 @@ from stagely.ids import mint
 from stagely.states import EnvironmentState
 from workflows.ending import bury, destroy_all, withdraw
 from workflows.ending import record as write
-from workflows.fanout import protected, settled, start
-from workflows.lifetime import Due, Lifetime, Warning
+from workflows.failures import report_of
+from workflows.fanout import protected, settled, start, unless
+from workflows.handlers import Handlers
+from workflows.lifetime import Due, Lifetime
 from workflows.messages import (
-    AgentEvent,
-    ApproveRequest,
-    Asked,
     Carried,
     EnvironmentInput,
-    ExtendRequest,
     FailureReport,
     LastPush,
-    LeaseEnded,
-    PinRequest,
     PullRequestEvent,
     PullRequestFacts,
-    RedeployRequest,
-    RetryRequest,
-    StopRequest,
 )
-from workflows.options import GITHUB, PREVIEW_REPLACEMENTS
+from workflows.options import PREVIEW_REPLACEMENTS, github
 from workflows.orders import Look, PullRequestRef, Record, RouteOrder
-from workflows.preview import Preview
 from workflows.push import Push
-from workflows.requests import Again, check_approval, check_extension, refuse, weightiest
-
-_REMEMBERED_DELIVERIES = 64  # A redelivery comes within minutes; a pull request sees a few events an hour.
-_REMEMBERED_APPROVALS = 16
+from workflows.requests import Again, weightiest
 
 
 @workflow.defn
-class EnvironmentWorkflow:
+class EnvironmentWorkflow(Handlers):
     """Keeps one pull request's environment true: deploys its head, replaces what is lost, tears down at the end.
 
-    Signals and updates only write down; the loop in `run` re-reads the pull request from GitHub and acts.
+    Its handlers only write down; the loop in `run` re-reads the pull request from GitHub and acts.
     """
 
     @workflow.init
     def __init__(self, order: EnvironmentInput) -> None:
-        carried = order.carried
-        self._order = order
-        self._inbox: list[PullRequestEvent] = []
-        self._deliveries = carried.deliveries if carried else ()
-        self._stop: StopRequest | None = None
-        self._again = Again.NO
-        self._has_asked = False
-        self._is_ending = False
-        self._is_withdrawn = False
-        self._facts = carried.facts if carried else None
-        self._preview = Preview()
-        self._push: Push | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._last = carried.last if carried else None
-        self._lifetime = Lifetime(order.timings.lease_margin_s)
-        self._losses = carried.losses if carried else 0
-        self._approved = carried.approved if carried else ()
-        self._awaits = carried.awaits if carried else ""
-        if carried is not None:
-            self._take_over(carried)
+        super().__init__(order)
 
     @workflow.run
     async def run(self, order: EnvironmentInput) -> str:
@@ -85,104 +57,12 @@ class EnvironmentWorkflow:
                 if not self._inbox:
                     return ended
                 self._is_ending = False
-        except (asyncio.CancelledError, FailureError):
+        except (asyncio.CancelledError, FailureError) as error:
             # A cancel that comes during an activity is that activity's error. Whatever ends this run, its VM goes.
             await protected(self._teardown(EnvironmentState.TERMINATED))
+            if self._inbox and is_cancelled_exception(error):
+                self._begin_anew()
             raise
-
-    # --- what comes in ----------------------------------------------------------------------------------------------
-
-    @workflow.signal
-    def pull_request_event(self, event: PullRequestEvent) -> None:
-        """Something happened to the pull request. A delivery id that was seen changes nothing."""
-        if event.delivery_id in self._deliveries:
-            return
-        self._deliveries = (*self._deliveries, event.delivery_id)[-_REMEMBERED_DELIVERIES:]
-        self._inbox.append(event)
-
-    @workflow.signal
-    def agent_event(self, event: AgentEvent) -> None:
-        """What the preview's agent reports."""
-        self._preview.note(event)
-
-    @workflow.signal
-    def lease_ended(self, ended: LeaseEnded) -> None:
-        """The lease of a VM that an earlier run of this environment ordered has ended."""
-        self._preview.note_ended(ended)
-
-    @workflow.update
-    def stop(self, request: StopRequest) -> Asked:
-        """A person ends this environment; the next push starts it again."""
-        if not self._is_ending:
-            self._stop = request
-        return Asked()
-
-    @workflow.update
-    def extend(self, request: ExtendRequest) -> Asked:
-        """Move the end of the preview's time."""
-        self._lifetime.extend(workflow.time(), request.seconds)
-        self._has_asked = True
-        return self._lifetime.asked()
-
-    @extend.validator
-    def _may_extend(self, request: ExtendRequest) -> None:
-        self._refuse_when_ending()
-        check_extension(self._lifetime.expires_at, request.seconds, workflow.time())
-
-    @workflow.update
-    def pin(self, request: PinRequest) -> Asked:
-        """Keep the preview until its pull request closes, or count its time again from now."""
-        self._lifetime.pin(workflow.time(), request.pinned)
-        self._has_asked = True
-        return self._lifetime.asked()
-
-    @pin.validator
-    def _may_pin(self, request: PinRequest) -> None:
-        self._refuse_when_ending()
-
-    @workflow.update
-    def redeploy(self, request: RedeployRequest) -> Asked:
-        """Build and deploy the head once more."""
-        self._again = Again.REDEPLOY
-        return self._lifetime.asked()
-
-    @redeploy.validator
-    def _may_redeploy(self, request: RedeployRequest) -> None:
-        self._refuse_when_ending()
-        if self._facts is None:
-            refuse("not_ready", "the pull request is being read for the first time; it is deployed right after")
-        if self._awaits:
-            refuse("awaiting_approval", f"commit {self._awaits} waits for approval; approve it instead")
-
-    @workflow.update
-    def retry(self, request: RetryRequest) -> Asked:
-        """Go on from the step at which the last push failed."""
-        self._again = Again.RETRY
-        return self._lifetime.asked()
-
-    @retry.validator
-    def _may_retry(self, request: RetryRequest) -> None:
-        self._refuse_when_ending()
-        is_running = self._task is not None and self._push is not None and not self._push.has_failed
-        has_failed = self._task is not None or (self._last is not None and self._last.has_failed)
-        if is_running or not has_failed or self._awaits:
-            refuse("nothing_failed", "its last push did not fail, or another one runs; redeploy it instead")
-
-    @workflow.update
-    def approve(self, request: ApproveRequest) -> Asked:
-        """Let an outsider's commit run; the next one asks again."""
-        self._approved = (*self._approved, request.sha)[-_REMEMBERED_APPROVALS:]
-        self._has_asked = True
-        return self._lifetime.asked()
-
-    @approve.validator
-    def _may_approve(self, request: ApproveRequest) -> None:
-        self._refuse_when_ending()
-        check_approval(self._awaits, request.sha)
-
-    def _refuse_when_ending(self) -> None:
-        if self._is_ending or self._stop is not None:
-            refuse("ending", "this environment is being taken down; push or reopen the pull request for a new one")
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
@@ -192,37 +72,44 @@ class EnvironmentWorkflow:
             if workflow.cancellation_reason() is not None:
                 raise asyncio.CancelledError  # The SDK swallows a cancel that comes while a signal is on its way.
             if self._stop is not None:
-                self._inbox.clear()  # What came before the stop does not undo it.
                 return EnvironmentState.TERMINATED
             if self._inbox and not await self._follow():
                 return EnvironmentState.TERMINATED
             self._finish_push()
             await self._do_as_asked()
+            if self._is_over():
+                return EnvironmentState.REAPED
+            await self._keep_time()
             if self._preview.is_lost and self._task is None:
                 await self._replace_preview()
-            elif not self._has_work() and not await self._rest():
-                return EnvironmentState.REAPED
+            elif not self._has_work():
+                await self._rest()
 
-    async def _rest(self) -> bool:
-        """Wait until there is something to do. False: the environment's time to live is over."""
-        now = workflow.time()
-        due = Due.NOTHING if self._task is not None else self._lifetime.due(now)
-        if due is Due.END:
-            return False
+    def _is_over(self) -> bool:
+        """Its time is, and nobody has asked for more; what GitHub does not answer is asked again by the next life."""
+        return self._due() is Due.END and (self._is_unanswered or not self._is_asked())
+
+    def _may_stop(self) -> bool:
+        """Somebody asked for its end, and it is known what is to end."""
+        return self._stop is not None and self._facts is not None
+
+    def _due(self) -> Due:
+        return self._lifetime.due(workflow.time(), is_pushing=self._task is not None)
+
+    async def _keep_time(self) -> None:
+        """Warn, or keep the VM's deadline away, when that is due."""
+        due = self._due()
         if due is Due.WARN:
-            self._lifetime.warn(now)
+            self._lifetime.warn(workflow.time())
+        if due in (Due.WARN, Due.RENEW):
             await self._save_lifetime()
-        elif due is Due.RENEW:
-            await self._save_lifetime()
-        else:
-            await self._wait(now)
-        return True
 
-    async def _wait(self, now: float) -> None:
-        """Until a signal, an update, the push's end or the next time at which something is due."""
+    async def _rest(self) -> None:
+        """Wait for a signal, an update, the push's end or the next time at which something is due."""
         if self._task is None:
             self._continue_as_new()
-        wakes_at = None if self._task is not None else self._lifetime.wakes_at(now)
+        now = workflow.time()
+        wakes_at = self._lifetime.wakes_at(now, is_pushing=self._task is not None)
         timeout = None if wakes_at is None else wakes_at - now
         try:
             await workflow.wait_condition(self._has_work, timeout=timeout, timeout_summary="time to live")
@@ -232,25 +119,33 @@ class EnvironmentWorkflow:
     def _has_work(self) -> bool:
         ended = self._task is not None and self._task.done()
         idle_loss = self._task is None and self._preview.is_lost
-        asked = self._again is not Again.NO or self._has_asked
-        return bool(self._inbox) or self._stop is not None or asked or ended or idle_loss
+        return self._is_asked() or ended or idle_loss
 
     async def _follow(self) -> bool:
         """Read the pull request again and deploy its head if it is new. False: it is closed."""
         if self._task is not None and not self._task.done():
             await workflow.sleep(self._order.timings.debounce_s, summary="several pushes become one")
+        self._finish_push()
+        if not self._inbox:
+            return True  # A stop came meanwhile and took it.
         event, self._inbox = weightiest(self._inbox), []
+        looking = await unless(self._may_stop, self._look(event))
+        if self._may_stop():
+            return True
         try:
-            look = await self._look(event)
+            look = looking.result()
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
             return await self._unanswered(event, error)
+        self._is_unanswered = False
         facts, self._is_withdrawn = look.facts, look.is_withdrawn
         if not facts.is_open or not facts.environment_id:
             self._facts = self._facts or facts
             return False
-        if self._facts is None or self._facts.sha != facts.sha or self._facts.environment_id != facts.environment_id:
+        known = self._facts
+        is_same = known and (known.sha, known.environment_id) == (facts.sha, facts.environment_id)
+        if not is_same or look.is_anew:
             await self._supersede()
             await self._begin(facts, look, event)
         return True
@@ -275,12 +170,17 @@ class EnvironmentWorkflow:
 
     async def _unanswered(self, event: PullRequestEvent, error: ActivityError) -> bool:
         """GitHub does not say what became of the pull request. What runs goes on, its time to live with it."""
-        cause = error.cause
-        workflow.logger.warning("the pull request could not be read", extra={"error_code": str(cause)})
+        report, cause = report_of("look", error), error.cause
+        told = {"error_code": report.code or "unanswered", "reason": report.message}
+        workflow.logger.warning("the pull request could not be read", extra=told)
         if isinstance(cause, ApplicationError) and cause.non_retryable:
             return self._facts is not None  # Nothing was begun yet: there is nothing to live for.
         self._inbox.insert(0, event)
-        await workflow.sleep(self._order.timings.unanswered_s, summary="GitHub does not answer")
+        self._is_unanswered = True
+        with contextlib.suppress(TimeoutError):
+            await workflow.wait_condition(
+                self._may_stop, timeout=self._order.timings.unanswered_s, timeout_summary="GitHub does not answer"
+            )
         return True
 
     async def _do_as_asked(self) -> None:
@@ -397,6 +297,13 @@ class EnvironmentWorkflow:
             )
         )
 
+    def _begin_anew(self) -> NoReturn:
+        """After a cancel and its teardown: what came meanwhile is the next run's; a cancelled one cannot live on."""
+        order = self._order
+        workflow.continue_as_new(
+            EnvironmentInput(order.project_id, order.pr, order.timings, order.history_limit, inbox=tuple(self._inbox))
+        )
+
     def _carried(self) -> Carried:
         assert self._facts is not None
         lifetime, preview = self._lifetime, self._preview
@@ -417,12 +324,6 @@ class EnvironmentWorkflow:
             last=self._last,
         )
 
-    def _take_over(self, carried: Carried) -> None:
-        self._preview = Preview.carried(carried)
-        lifetime = self._lifetime
-        lifetime.ttl_s, lifetime.expires_at, lifetime.is_pinned = carried.ttl_s, carried.expires_at, carried.is_pinned
-        lifetime.warning, lifetime.vm_expires_at = Warning(carried.warning), carried.vm_expires_at
-
     # --- activities -------------------------------------------------------------------------------------------------
 
     async def _look(self, event: PullRequestEvent) -> Look:
@@ -438,8 +339,9 @@ class EnvironmentWorkflow:
             approved=self._approved,
             serves=self._preview.serves,
         )
+        limits = github(self._order.timings.answer_limit_s)
         return await workflow.execute_activity_method(
-            SourceActivities.look, ref, summary=f"PR {ref.pr} now ({event.action or 'event'})", **GITHUB
+            SourceActivities.look, ref, summary=f"PR {ref.pr} now ({event.action or 'event'})", **limits
         )
 
     async def _record(self, record: Record) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from temporalio import workflow
@@ -26,6 +26,17 @@ def start(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:  # Any: a coroutine'
 async def settled(task: asyncio.Task[Any]) -> None:  # Any: its result is not looked at.
     """Wait until the task has ended, in whatever way."""
     await workflow.wait([task], return_when=asyncio.ALL_COMPLETED)
+
+
+async def unless(stop: Callable[[], bool], work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:  # Any: as above.
+    """Run the work, and cancel it when `stop` becomes true first; in any case the task given has ended."""
+    task = start(work)
+    try:
+        await workflow.wait_condition(lambda: task.done() or stop())
+    finally:
+        task.cancel()
+        await protected(settled(task))
+    return task
 
 
 async def protected(work: Coroutine[Any, Any, T]) -> T:  # Any: as above.

@@ -23,6 +23,7 @@ from temporalio.workflow import ParentClosePolicy
 with workflow.unsafe.imports_passed_through():
     from activities.vms import VmActivities
 
+from workflows.failures import reason
 from workflows.fanout import start
 from workflows.messages import (
     AgentEvent,
@@ -174,7 +175,7 @@ class LeasedVm:
         try:
             result = await self._lease
         except ChildWorkflowError as error:
-            self.closed = FailureReport("vm", f"the lease of VM {self.order.vm_id} ended: {error.cause or error}")
+            self.closed = FailureReport("vm", f"the lease of VM {self.order.vm_id} ended: {reason(error)}")
             await self.destroy()  # A terminated lease destroys nothing.
             return
         self.note_ended(LeaseEnded(self.order.vm_id, result))

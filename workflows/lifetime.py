@@ -11,6 +11,7 @@ from workflows.orders import LifetimeRow
 LAST_WARNING_S = 3600.0  # Time enough to finish a review, or to extend it.
 EARLY_WARNING_LIMIT_S = 24 * 3600.0  # A week's preview is announced a day ahead, not two.
 EARLY_SHARE = 0.25
+PUSH_LIMIT_S = 24 * 3600.0  # No push lasts longer: queueing, building, booting and deploying are limited to hours.
 
 
 class Warning(enum.StrEnum):
@@ -68,19 +69,25 @@ class Lifetime:
             self.begin(now, self.ttl_s)
         self.is_pinned = pinned
 
-    def due(self, now: float) -> Due:
+    def due(self, now: float, *, is_pushing: bool = False) -> Due:
+        """While a push runs nobody is warned and nothing ends; only its VM must not be taken away."""
+        if is_pushing:
+            return Due.RENEW if self._is_renewal_due(now) else Due.NOTHING
         if self._end is not None and now >= self._end:
             return Due.END
         if self._next_warning(now) is not None:
             return Due.WARN
-        return Due.RENEW if self.vm_expires_at and now >= self._renewal else Due.NOTHING
+        return Due.RENEW if self._is_renewal_due(now) else Due.NOTHING
 
     def warn(self, now: float) -> None:
         """Note that the warning that is due is being given."""
         self.warning = self._next_warning(now) or self.warning
 
-    def wakes_at(self, now: float) -> float | None:
-        """The next time at which something is due; None: never."""
+    def wakes_at(self, now: float, *, is_pushing: bool = False) -> float | None:
+        """The next time at which something is due; None: never, or not before any push must have ended."""
+        if is_pushing:
+            is_near = self.vm_expires_at and self._renewal < now + PUSH_LIMIT_S
+            return self._renewal if is_near else None
         times = [at for at, level in self._warnings() if level > self.warning and at > now]
         if self._end is not None:
             times.append(self._end)
@@ -90,12 +97,12 @@ class Lifetime:
 
     def needs_renewal(self, now: float) -> bool:
         """Whether the VM's deadline is too near to its preview's end."""
-        end = now if self.is_pinned or self.expires_at is None else self.expires_at
+        end = now if self.is_pinned or self.expires_at is None else max(now, self.expires_at)
         return self.vm_expires_at <= end + self.margin_s / 2
 
     def renew(self, now: float) -> float:
         """The VM's new deadline."""
-        end = now + self.ttl_s if self.is_pinned or self.expires_at is None else self.expires_at
+        end = now + self.ttl_s if self.is_pinned or self.expires_at is None else max(now, self.expires_at)
         self.vm_expires_at = end + self.margin_s
         return self.vm_expires_at
 
@@ -108,6 +115,9 @@ class Lifetime:
     @property
     def _end(self) -> float | None:
         return None if self.is_pinned else self.expires_at
+
+    def _is_renewal_due(self, now: float) -> bool:
+        return bool(self.vm_expires_at) and now >= self._renewal
 
     @property
     def _renewal(self) -> float:

@@ -43,7 +43,8 @@ class Timings:
     pull_timeout_s: float = 1860.0  # The agent's own limits on pulling and on what Compose builds there, 900 s each.
     lease_margin_s: float = 6 * 3600.0  # A preview's dead-man deadline: this long after its time to live.
     ttl_limit_s: float = 30 * 24 * 3600.0  # The installation's ceiling on what stagely.yaml asks for.
-    unanswered_s: float = 60.0  # Pause after half an hour of asking GitHub in vain.
+    answer_limit_s: float = 1800.0  # For GitHub to say what became of the pull request; asked again within it.
+    unanswered_s: float = 60.0  # Pause after that time.
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,8 @@ class EnvironmentInput:
     """Start of an EnvironmentWorkflow. Everything else is read from GitHub: a webhook is only a hint.
 
     `carried`: what the run before this one knew, after a continue-as-new. `history_limit`: events after which an
-    environment at rest continues as new (the server's hard stop is 51,200).
+    environment at rest continues as new (the server's hard stop is 51,200). `inbox`: what came while a cancelled run
+    was taking its VM down.
     """
 
     project_id: str
@@ -59,6 +61,7 @@ class EnvironmentInput:
     timings: Timings = field(default_factory=Timings)
     history_limit: int = 2000
     carried: Carried | None = None
+    inbox: tuple[PullRequestEvent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,12 @@ GITHUB = ActivityOptions(
     retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=2)),
 )
 
+
+def github(limit_s: float) -> ActivityOptions:
+    """GITHUB within so many seconds."""
+    return ActivityOptions(**{**GITHUB, "schedule_to_close_timeout": timedelta(seconds=limit_s)})
+
+
 # The registry API: a merge reads and writes a few manifests; deletions are a few calls per repository. One attempt
 # on an overloaded machine was seen to hang where the next took 0.03 s.
 REGISTRY = ActivityOptions(

@@ -35,12 +35,14 @@ class PullRequestRef:
 class Look:
     """What a look at the pull request gave. `planned`: of the head, when that was asked for and is due.
 
-    `is_withdrawn`: it is closed, and its routes are gone already.
+    `is_withdrawn`: it is closed, and its routes are gone already. `is_anew`: it is open, but an earlier try of this
+    look saw it closed and withdrew it, so its head must be deployed whatever is known of it.
     """
 
     facts: PullRequestFacts
     planned: PlanResult | None = None
     is_withdrawn: bool = False
+    is_anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)

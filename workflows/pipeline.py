@@ -18,6 +18,7 @@ with workflow.unsafe.imports_passed_through():
 from stagely.ids import mint
 from stagely.plan import BuildTarget
 from stagely.states import RunState, VmRole
+from workflows.failures import reason, report_of
 from workflows.fanout import fanout, protected
 from workflows.leased_vm import LeasedVm, VmLost
 from workflows.messages import (
@@ -112,7 +113,7 @@ class PipelineWorkflow:
             if is_cancelled_exception(error):
                 raise
             await self._record(job, RunState.FAILED)
-            raise BuildFailed(FailureReport("slot", str(error.cause or error), job.target.name)) from error
+            raise BuildFailed(replace(report_of("slot", error), subject=job.target.name)) from error
 
     async def _on_some_vm(self, job: BuildJobRef) -> str:
         """Build on one VM after another: a lost one is replaced once, a sold out placement gives way to the next."""
@@ -188,7 +189,7 @@ class PipelineWorkflow:
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
-            report = FailureReport("merge", f"the images of {job.target.name} could not be merged: {error.cause}")
+            report = FailureReport("merge", f"the images of {job.target.name} could not be merged: {reason(error)}")
             raise BuildFailed(report) from error
 
     def _lease_order(self, job: BuildJobRef, attempt: int, placement: Placement) -> VmLeaseInput:

@@ -20,8 +20,9 @@ from stagely.ids import mint
 from stagely.plan import DEFAULT_TTL_S, Plan
 from stagely.states import EnvironmentState, RunState, VmRole
 from workflows.ending import record as write
-from workflows.fanout import fanout, protected, settled, start
-from workflows.leased_vm import NO_CAPACITY, LeasedVm, VmLost
+from workflows.failures import reason, report_of
+from workflows.fanout import fanout, protected, unless
+from workflows.leased_vm import LeasedVm, VmLost
 from workflows.lifetime import Lifetime
 from workflows.messages import (
     AgentEvent,
@@ -40,6 +41,7 @@ from workflows.messages import (
 from workflows.options import DEPLOY_ATTEMPTS, GITHUB, MARGINS
 from workflows.orders import PlanRequest, PlanResult, Record, RouteOrder, Step
 from workflows.pipeline import PipelineWorkflow
+from workflows.placing import left_after, placements_of
 from workflows.preview import Preview
 from workflows.status import describe_environment, mark, pipeline_attributes
 from workflows.steps import steps_of
@@ -101,7 +103,7 @@ class Push:
         except (ActivityError, ChildWorkflowError) as error:
             if is_cancelled_exception(error):
                 raise
-            return _report("deploy", error)
+            return report_of("deploy", error)
         return None
 
     @property
@@ -166,7 +168,7 @@ class Push:
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
-            raise PushFailed(_report("plan", error)) from error
+            raise PushFailed(report_of("plan", error)) from error
 
     async def _ensure_preview(self, planned: PlanResult, plan: Plan) -> None:
         """Keep the preview VM unless it is lost or was ordered otherwise; a sold out placement gives way to the next.
@@ -175,9 +177,9 @@ class Push:
         """
         wish = plan.preview
         spec = (wish.provider, wish.region, wish.size, wish.arch)
-        placements = _placements(planned, plan)
+        placements = placements_of(planned, plan)
         if self.preview.vm is not None and (self.preview.is_lost or self.preview.spec != spec):
-            placements = _left(placements, self.preview.vm) if self.preview.spec == spec else placements
+            placements = left_after(placements, self.preview.vm) if self.preview.spec == spec else placements
             await self.preview.drop()
         if self.preview.vm is not None:
             return
@@ -250,7 +252,7 @@ class Push:
             )
         except ChildWorkflowError as error:
             self._go_on()
-            raise PushFailed(FailureReport("build", f"the pipeline ended: {error.cause or error}")) from error
+            raise PushFailed(FailureReport("build", f"the pipeline ended: {reason(error)}")) from error
         self._go_on()
         self.built = result.built
         if result.failure is not None:
@@ -289,12 +291,7 @@ class Push:
 
     async def _recorded_or_lost(self, record: Record, vm: LeasedVm) -> None:
         """A command waits for its VM's ledger row; a VM that is never made gets none, and is no reason to wait on."""
-        task = start(self._record(record))
-        try:
-            await workflow.wait_condition(lambda: task.done() or vm.is_gone)
-        finally:
-            task.cancel()
-            await protected(settled(task))
+        task = await unless(lambda: vm.is_gone, self._record(record))
         if not task.cancelled() and task.exception() is None:
             return
         vm.raise_if_gone()
@@ -390,35 +387,14 @@ class Push:
         describe_environment(self.facts, building, self.preview.vm_id)
 
 
-def _placements(planned: PlanResult, plan: Plan) -> list[Placement]:
-    """Where the preview may be ordered, its own wish first."""
-    wish = Placement(plan.preview.region, plan.preview.size)
-    return [wish, *(placement for placement in planned.placements if placement != wish)]
-
-
-def _left(placements: list[Placement], vm: LeasedVm) -> list[Placement]:
-    """What is left to try when this VM's placement was sold out; otherwise all of them."""
-    used = Placement(vm.order.region, vm.order.size)
-    if vm.closed is None or vm.closed.code != NO_CAPACITY or used not in placements:
-        return placements
-    left = placements[placements.index(used) + 1 :]
-    if not left:
-        raise VmLost(vm.closed)
-    return left
-
-
-def _report(step: str, error: ActivityError | ChildWorkflowError) -> FailureReport:
-    return FailureReport(step, str(error.cause or error), code=getattr(error.cause, "type", "") or "")
-
-
 def _url_arguments(plan: Plan, urls: tuple[str, ...]) -> dict[str, str]:
     """STAGELY_URL and STAGELY_URL_<SERVICE>, as build arguments."""
     if not urls:
         return {}
-    named = {url_variable(e.service): url for e, url in zip(plan.exposes, urls, strict=True)}
+    named = {_url_variable(e.service): url for e, url in zip(plan.exposes, urls, strict=True)}
     return {"STAGELY_URL": urls[0], **named}
 
 
-def url_variable(service: str) -> str:
+def _url_variable(service: str) -> str:
     """The name of a service's URL variable: `web-app` becomes STAGELY_URL_WEB_APP."""
     return "STAGELY_URL_" + "".join(c if c.isalnum() else "_" for c in service.upper())

@@ -20,6 +20,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.sweeps import SweepActivities
     from activities.vms import VmActivities
 
+from workflows.failures import reason
 from workflows.fanout import fanout
 from workflows.messages import AgentEvent, AgentEventKind, FailureReport, lease_workflow_id
 from workflows.options import REAP_VM, STORE, SWEEP, SWEEP_CLOUD
@@ -78,7 +79,7 @@ class ReaperWorkflow:
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
-            return f"VM {vm.vm_id} on {vm.provider} is not destroyed yet: {error.cause or error}"
+            return f"VM {vm.vm_id} on {vm.provider} is not destroyed yet: {reason(error)}"
         if vm.owner_workflow_id and not await _signalled(vm.owner_workflow_id, "agent_event", _lost(vm)):
             await _signalled(lease_workflow_id(vm.vm_id), "release")  # An owner releases it; here is none.
         return ""
@@ -109,7 +110,7 @@ async def _noted(part: str, look: Coroutine[Any, Any, Findings]) -> Findings:  #
     except ActivityError as error:
         if is_cancelled_exception(error):
             raise
-        return Findings(notes=(f"{part}: {error.cause or error}",))
+        return Findings(notes=(f"{part}: {reason(error)}",))
 
 
 async def _signalled(workflow_id: str, signal: str, *arguments: AgentEvent) -> bool:

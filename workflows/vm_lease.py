@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Any
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, FailureError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from activities.vms import VmActivities
 
-from workflows.fanout import protected
-from workflows.messages import FailureReport, LeaseEnded, VmLeaseInput, VmLeaseResult
+from workflows.failures import report_of
+from workflows.fanout import protected, unless
+from workflows.messages import AgentEvent, AgentEventKind, FailureReport, LeaseEnded, VmLeaseInput, VmLeaseResult
 from workflows.options import DESTROY_VM, create_vm
 from workflows.orders import VmRef
 
@@ -64,21 +66,36 @@ class VmLeaseWorkflow:
         self._reports_end = True
 
     async def _hold(self) -> VmLeaseResult:
+        creation = await unless(lambda: self._released, self._create())
         try:
-            await workflow.execute_activity_method(
-                VmActivities.create_vm,
-                self._order,
-                summary=f"create {self._order.vm_id}",
-                **create_vm(self._order.create_limit_s),
-            )
-        except ActivityError as error:
-            if is_cancelled_exception(error):
+            creation.result()
+        except (asyncio.CancelledError, ActivityError) as error:
+            if isinstance(error, ActivityError) and not is_cancelled_exception(error):
+                return await self._without_vm(report_of("vm_boot", error, otherwise="create_timeout"))
+            if not self._released:
                 raise
-            return VmLeaseResult("create_failed", _failure(error))
         if workflow.cancellation_reason() is not None:
             raise asyncio.CancelledError  # The create finished though it was told to stop, and swallowed the cancel.
         self._show("running")
         return await self._wait_for_release()
+
+    async def _create(self) -> None:
+        await workflow.execute_activity_method(
+            VmActivities.create_vm,
+            self._order,
+            summary=f"create {self._order.vm_id}",
+            **create_vm(self._order.create_limit_s),
+        )
+
+    async def _without_vm(self, report: FailureReport) -> VmLeaseResult:
+        """Say so at once: a cloud that refuses to create may refuse to destroy as well, and that is asked for ever."""
+        lost = AgentEvent(self._order.vm_id, "", 0, AgentEventKind.LOST, failure=report)
+        try:
+            await self._owner.signal("agent_event", lost)
+        except FailureError as error:  # The owner has ended: nobody needs to know.
+            if is_cancelled_exception(error):
+                raise
+        return VmLeaseResult("create_failed", report)
 
     async def _wait_for_release(self) -> VmLeaseResult:
         while not self._released:
@@ -99,20 +116,14 @@ class VmLeaseWorkflow:
         )
 
     async def _report(self, result: VmLeaseResult) -> None:
-        owner = workflow.get_external_workflow_handle(self._order.owner_workflow_id)
         with contextlib.suppress(FailureError):  # It has ended too: nobody needs to know.
-            await owner.signal("lease_ended", LeaseEnded(self._order.vm_id, result))
+            await self._owner.signal("lease_ended", LeaseEnded(self._order.vm_id, result))
+
+    @property
+    def _owner(self) -> workflow.ExternalWorkflowHandle[Any]:  # Any: an environment or a pipeline.
+        return workflow.get_external_workflow_handle(self._order.owner_workflow_id)
 
     def _show(self, phase: str) -> None:
         order = self._order
         where = " ".join(part for part in (order.provider, order.region, order.size, order.arch) if part)
         workflow.set_current_details(f"{order.role} VM `{order.vm_id}` on {where}, {order.job or 'preview'}: {phase}")
-
-
-def _failure(error: ActivityError) -> FailureReport:
-    """Why there is no VM: the last attempt's reason, also when the time for attempts ran out."""
-    cause: BaseException | None = error.cause
-    while cause is not None and not isinstance(cause, ApplicationError) and cause.__cause__ is not None:
-        cause = cause.__cause__
-    code = cause.type or "" if isinstance(cause, ApplicationError) else "create_timeout"
-    return FailureReport(step="vm_boot", message=str(cause or error), code=code)

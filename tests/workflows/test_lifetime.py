@@ -120,3 +120,20 @@ def test_the_machines_deadline_stays_beyond_the_previews_end() -> None:
     assert lifetime.needs_renewal(NOW)
     assert lifetime.renew(NOW) == NOW + 3 * DAY + 6 * HOUR
     assert not lifetime.needs_renewal(NOW)
+
+
+def test_while_a_push_runs_nothing_ends_but_its_machines_deadline_moves_on() -> None:
+    lifetime = begun()
+    renewal = NOW + 27 * HOUR  # Half of the margin before the machine's deadline.
+
+    assert lifetime.due(NOW + 25 * HOUR, is_pushing=True) is Due.NOTHING
+    assert lifetime.wakes_at(NOW + 25 * HOUR, is_pushing=True) == renewal
+    assert lifetime.due(renewal, is_pushing=True) is Due.RENEW
+    assert lifetime.needs_renewal(renewal)
+    assert lifetime.renew(renewal) == renewal + 6 * HOUR
+    assert lifetime.due(renewal, is_pushing=True) is Due.NOTHING
+    assert lifetime.due(renewal) is Due.END
+
+
+def test_a_push_that_ends_long_before_its_machines_deadline_sets_no_timer() -> None:
+    assert begun(3 * DAY).wakes_at(NOW, is_pushing=True) is None

@@ -81,7 +81,11 @@ class Cloud:
         self.gate.set()
 
     async def create(self, order: VmOrder) -> Vm:
+        """Once asked, the cloud goes on, also when the caller hangs up."""
         self.journal.append(f"create {order.vm_id}")
+        return await asyncio.shield(self._make(order))
+
+    async def _make(self, order: VmOrder) -> Vm:
         await self.gate.wait()
         if self.refuse_create is not None:
             self.refuse_create(order)
@@ -120,10 +124,14 @@ class Forge:
     comments: dict[int, str] = field(default_factory=dict)
     statuses: list[tuple[str, str]] = field(default_factory=list)
     refuses_reading: bool = False
+    refuses_files: bool = False
+    is_away: bool = False
+    """Reading a pull request answers 503."""
     reads: int = 0
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     """Reading a pull request waits for it; open at first."""
     comments_are_down: bool = False
+    breaks_comments: int = 0
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -153,6 +161,8 @@ class Forge:
     async def pull_request(self, repo: str, number: int) -> PullRequest:
         self.reads += 1
         await self.gate.wait()
+        if self.is_away:
+            raise GitHubUnavailable("503")
         if self.refuses_reading:
             raise GitHubRefused("the App may not read this")
         return self.pulls[number]
@@ -161,6 +171,8 @@ class Forge:
         return frozenset(number for number, pull in self.pulls.items() if pull.state == "open")
 
     async def files_at(self, repo: str, paths: Sequence[str], sha: str) -> dict[str, str | None]:
+        if self.refuses_files:
+            raise GitHubRefused("the App may not read this repository's files")
         return {path: self.files[sha].get(path) for path in paths}
 
     async def create_comment(self, repo: str, pr: int, text: str) -> int:
@@ -175,6 +187,9 @@ class Forge:
     async def find_comment(self, repo: str, pr: int, marker: str) -> int | None:
         if self.comments_are_down:
             raise GitHubUnavailable("503")
+        if self.breaks_comments > 0:
+            self.breaks_comments -= 1
+            raise RuntimeError("a bug of ours")
         return next((number for number, text in self.comments.items() if marker in text), None)
 
     async def set_status(
@@ -321,6 +336,11 @@ class World:
                 if life is not None and condition(life):
                     return life
                 await asyncio.sleep(POLL_S)
+
+    async def until_comment(self, text: str) -> None:
+        """Wait for the pull request's only comment to say so: comments follow by an outbox."""
+        await self.until_true(lambda: any(text in comment for comment in self.forge.comments.values()))
+        assert len(self.forge.comments) == 1
 
     async def until_route_is_gone(self, pr: int) -> None:
         """Wait for visitors to find nothing."""

@@ -52,10 +52,11 @@ async def set_run(db: AsyncConnection, run_id: str, state: RunState) -> None:
         await _end_open(db, run_id, state)
 
 
-async def cancel_open_runs(db: AsyncConnection, environment_id: str) -> None:
-    """The environment has ended: so have its runs, whatever became of their workflows."""
+async def cancel_open_runs(db: AsyncConnection, environment_id: str, but: str = "") -> None:
+    """The environment has ended, or begins another run (`but`): its runs are over, whatever became of them."""
     running = workflow_runs.c.status.not_in([str(s) for s in _ENDED])
-    query = select(workflow_runs.c.id).where(workflow_runs.c.environment_id == environment_id, running)
+    of_it = (workflow_runs.c.environment_id == environment_id) & (workflow_runs.c.id != but)
+    query = select(workflow_runs.c.id).where(of_it, running)
     for run_id in (await db.execute(query)).scalars().all():
         await set_run(db, run_id, RunState.CANCELLED)
 
