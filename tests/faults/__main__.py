@@ -56,7 +56,8 @@ async def _kill(lanes: int, only: str) -> tuple[list[Figure], int]:
             chosen = [kill for kill in points if only in kill.name]
             print(f"{len(chosen)} kills, {lanes} lanes", flush=True)
             trials = await run(client, ports, folder, chosen, lanes)
-    return _figures(trials, time.monotonic() - began), sum(bool(trial.error) for trial in trials)
+    bad = [trial for trial in trials if trial.error or trial.leaked or not trial.is_met]
+    return _figures(trials, time.monotonic() - began), len(bad)
 
 
 def _others() -> tuple[list[Figure], int]:
