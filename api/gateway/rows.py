@@ -15,6 +15,7 @@ from typing import Protocol
 from agent.protocol import Failure, Log, Outcome, Result, Service, Status
 from api.gateway.session import CommandFacts, Numbered, Session
 from stagely.db.queries.agents import EventKey, NewChunk, NewEvent, StepMark
+from stagely.packing import pack
 from stagely.states import RunState
 from workflows.messages import AgentEvent, AgentEventKind, FailureReport, ServiceReport
 
@@ -78,6 +79,7 @@ def services_json(services: Iterable[Service]) -> str:
 
 def _chunk(session: Session, message: Log) -> NewChunk:
     vm = session.who
+    codec, data = pack(message.data.encode())
     return NewChunk(
         vm_id=vm.vm_id,
         boot_id=vm.boot_id,
@@ -85,7 +87,8 @@ def _chunk(session: Session, message: Log) -> NewChunk:
         environment_id=vm.environment_id,
         run_id=_facts(session, message).run_id,
         stream=message.stream[:200],
-        data=message.data.encode(),
+        codec=codec,
+        data=data,
     )
 
 

@@ -8,7 +8,18 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, DateTime, Identity, Index, LargeBinary, UniqueConstraint, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    LargeBinary,
+    SmallInteger,
+    UniqueConstraint,
+    text,
+)
 from sqlmodel import Field, SQLModel
 
 
@@ -273,7 +284,10 @@ class AgentCommand(SQLModel, table=True):
 
 
 class LogChunk(SQLModel, table=True):
-    """Whole lines of one stream in UTF-8; (vm_id, boot_id, seq) is the agent's own count, so a repeat is dropped."""
+    """Whole lines of one stream in UTF-8; (vm_id, boot_id, seq) is the agent's own count, so a repeat is dropped.
+
+    `codec` says how `data` is to be read, see stagely.packing.
+    """
 
     __tablename__ = "log_chunks"
     vm_id: str = Field(primary_key=True)
@@ -284,6 +298,7 @@ class LogChunk(SQLModel, table=True):
     run_id: str = Field(default="", index=True)
     stream: str
     at: datetime = _time()
+    codec: int = Field(default=0, sa_column=Column(SmallInteger, nullable=False, server_default="0"))
     data: bytes = Field(sa_type=LargeBinary)
 
 

@@ -26,6 +26,7 @@ from stagely.db.tables import (
     webhook_deliveries,
     workflow_runs,
 )
+from stagely.packing import unpack
 from stagely.plan import BuildTarget, Expose
 from workflows.messages import BuildOrder, BuiltImage, CommandOrder, DeployOrder
 
@@ -139,7 +140,7 @@ class Ledger:
         """(seq, stream, data) in the order of their ids."""
         async with self.engine.connect() as db:
             rows = await db.execute(select(log_chunks).where(log_chunks.c.vm_id == vm_id).order_by(log_chunks.c.id))
-            return [(row.seq, row.stream, row.data) for row in rows]
+            return [(row.seq, row.stream, unpack(row.codec, row.data)) for row in rows]
 
     async def events(self, vm_id: str) -> list[tuple[int, str]]:
         """(seq, kind) in order."""

@@ -77,6 +77,7 @@ class NewChunk:
     environment_id: str
     run_id: str
     stream: str
+    codec: int
     data: bytes
 
 
@@ -304,7 +305,7 @@ def _columns(rows: Sequence[object], names: Sequence[str]) -> dict[str, list[Any
     return {name: [getattr(row, name) for row in rows] for name in names}
 
 
-_CHUNK_FIELDS = ("vm_id", "boot_id", "seq", "environment_id", "run_id", "stream", "data")
+_CHUNK_FIELDS = ("vm_id", "boot_id", "seq", "environment_id", "run_id", "stream", "codec", "data")
 _EVENT_FIELDS = ("vm_id", "boot_id", "seq", "team_id", "kind", "command_id", "body")
 
 _ENROL = text("""
@@ -351,11 +352,11 @@ UPDATE agent_commands SET answered_at = now() WHERE id = ANY(CAST(:ids AS text[]
 _LOCK_INBOX = text(f"SELECT pg_advisory_xact_lock({_INBOX_LOCK})")
 
 _STORE_CHUNKS = text("""
-INSERT INTO log_chunks (vm_id, boot_id, seq, environment_id, run_id, stream, at, data)
-SELECT vm_id, boot_id, seq, environment_id, run_id, stream, now(), data
+INSERT INTO log_chunks (vm_id, boot_id, seq, environment_id, run_id, stream, at, codec, data)
+SELECT vm_id, boot_id, seq, environment_id, run_id, stream, now(), codec, data
 FROM unnest(CAST(:vm_id AS text[]), CAST(:boot_id AS text[]), CAST(:seq AS integer[]), CAST(:environment_id AS text[]),
-            CAST(:run_id AS text[]), CAST(:stream AS text[]), CAST(:data AS bytea[])) WITH ORDINALITY
-     AS g(vm_id, boot_id, seq, environment_id, run_id, stream, data, n)
+            CAST(:run_id AS text[]), CAST(:stream AS text[]), CAST(:codec AS smallint[]), CAST(:data AS bytea[]))
+     WITH ORDINALITY AS g(vm_id, boot_id, seq, environment_id, run_id, stream, codec, data, n)
 ORDER BY n
 ON CONFLICT DO NOTHING
 """)

@@ -31,6 +31,7 @@ from stagely.db.tables import (
 )
 from stagely.errors import Conflict, NotFound
 from stagely.ids import mint
+from stagely.packing import unpack
 from stagely.states import GONE
 
 LIST_LIMIT = 200
@@ -234,10 +235,11 @@ async def read_logs(engine: AsyncEngine, wanted: LogFilter) -> list[LogView]:
         where.append(log_chunks.c.run_id == wanted.run_id)
     if wanted.stream:
         where.append(log_chunks.c.stream == wanted.stream)
-    columns = (log_chunks.c.id, log_chunks.c.run_id, log_chunks.c.stream, log_chunks.c.at, log_chunks.c.data)
+    c = log_chunks.c
+    columns = (c.id, c.run_id, c.stream, c.at, c.codec, c.data)
     async with engine.connect() as db:
-        rows = await db.execute(select(*columns).where(*where).order_by(log_chunks.c.id).limit(LOG_PAGE))
-        return [LogView(row.id, row.run_id, row.stream, row.at, bytes(row.data)) for row in rows]
+        rows = await db.execute(select(*columns).where(*where).order_by(c.id).limit(LOG_PAGE))
+        return [LogView(row.id, row.run_id, row.stream, row.at, unpack(row.codec, row.data)) for row in rows]
 
 
 async def is_gone(engine: AsyncEngine, environment_id: str) -> bool:
