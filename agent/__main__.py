@@ -1,4 +1,4 @@
-"""`python -m agent` and `stagely-agent.pyz`: read the settings and run until told to stop."""
+"""`python -m agent` and `stagely-agent.pyz`: run until told to stop, or examine this machine."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+from agent import doctor
 from agent.config import DEFAULT_PATH, Config, ConfigError, load
 from agent.main import Agent
 
@@ -16,12 +17,30 @@ from agent.main import Agent
 def main() -> int:
     parser = argparse.ArgumentParser(prog="stagely-agent", description="Obeys Stagely's core on this machine.")
     parser.add_argument("--config", type=Path, default=DEFAULT_PATH, help=f"settings (default: {DEFAULT_PATH})")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser("run", help="obey the core (the default)")
+    examine = commands.add_parser(
+        "doctor", help="look at this machine; ends with 1 when something is bad"
+    )
+    examine.add_argument("--json", action="store_true", help="the findings as JSON")
     arguments = parser.parse_args()
+    if arguments.command == "doctor":
+        return _examine(arguments.config, as_json=arguments.json)
+    return _obey(arguments.config)
+
+
+def _examine(path: Path, *, as_json: bool) -> int:
+    findings = asyncio.run(doctor.examine(path))
+    print(doctor.as_json(findings) if as_json else doctor.table(findings))
+    return doctor.exit_code(findings)
+
+
+def _obey(path: Path) -> int:
     # journald adds the time.
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
     logging.getLogger("websockets").setLevel(logging.WARNING)
     try:
-        config = load(arguments.config)
+        config = load(path)
     except ConfigError as error:
         print(f"stagely-agent: {error}", file=sys.stderr)
         return 2
