@@ -166,11 +166,16 @@ class Connection:
         while True:
             await outbox.wait_beyond(session.sent_seq)
             for seq, frame in outbox.spool.read(session.sent_seq, protocol.MAX_FRAME_BYTES):
-                await socket.send(frame)
+                await socket.send(_in_version(frame, session.version))
                 session.sent(seq)
 
     async def _beat(self, socket: ClientConnection, every_s: float) -> None:
         while True:
-            await socket.send(protocol.encode(self._ends.heartbeat()))
+            await socket.send(protocol.encode(self._ends.heartbeat(), self._ends.session.version))
             self._ends.contact.note()  # The library's pings end a connection on which nobody answers.
             await asyncio.sleep(every_s)
+
+
+def _in_version(frame: str, version: int) -> str:
+    """A spooled frame for a core that speaks this version; the spool has them in ours."""
+    return frame if version == protocol.VERSION else protocol.encode(protocol.decode_to_core(frame), version)

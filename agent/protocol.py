@@ -12,6 +12,11 @@ Reliability. Log, Status and Result carry `seq`, counted from 1 without gaps for
 until an Ack with a seq at or above theirs. Build, Deploy, Prepare, Stop and Shutdown carry `command_id`; the core
 sends a command again until it was answered by a Result, so an agent executes each command_id once and answers a
 repeated one with the Result it already has.
+
+Versions. Each end speaks its own VERSION and the one before. Hello says the agent's; both take the older of the two,
+and Welcome names it (`negotiate`). Hello, Refused, Welcome and Ack never change. A version may add messages
+(ADDED_MESSAGES) and fields with a default (`added_in`); it renames, removes and reinterprets none. Whoever sends says
+the agreed version to `encode`, which leaves out what that version does not know. docs/agent-protocol.md has it all.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -28,14 +34,29 @@ MAX_FRAME_BYTES = 256 * 1024  # Larger than any command with 200 secrets of 1 KB
 CONNECT_PATH = "/v1/agent/connect"
 INGRESS_PORT = 9443  # The first exposed service; the i-th one is reached at INGRESS_PORT + i.
 MAX_LOG_BYTES = 64 * 1024  # One Log message; the agent batches for 100 ms or up to this.
+_INT_LIMIT = 2**63  # Postgres' bigint; whoever reads such a number later may have no larger ones.
+_ADDED_IN = "added_in"
 
 
 class ProtocolError(ValueError):
-    """A frame that is no message of this protocol. `code` is stable, the text names the field and the value's type."""
+    """What is no message of this protocol. `code` is stable, the text names the field and the value's type.
+
+    Codes: bad_json, unknown_type, unknown_field, missing_field, bad_value, frame_too_large, unsupported_version.
+    The text is printable whatever the frame held: it travels back in a Refused and stands in logs.
+    """
 
     def __init__(self, code: str, text: str) -> None:
         super().__init__(f"{code}: {text}")
         self.code = code
+
+
+T = typing.TypeVar("T")
+
+
+def added_in(version: int, default: T) -> T:
+    """A field that came with this version. Whoever speaks an older one must be able to do without it."""
+    made: T = field(default=default, metadata={_ADDED_IN: version})
+    return made
 
 
 class Outcome(enum.StrEnum):
@@ -293,15 +314,62 @@ Message = ToCore | ToAgent
 TO_CORE: dict[str, type[ToCore]] = {c.__name__.upper(): c for c in typing.get_args(ToCore)}
 TO_AGENT: dict[str, type[ToAgent]] = {c.__name__.upper(): c for c in typing.get_args(ToAgent)}
 COMMANDS: tuple[type[Command], ...] = typing.get_args(Command)
+ADDED_MESSAGES: dict[type[Message], int] = {}  # The version each came with; those of version 1 are not listed.
 
 
-def encode(message: Message) -> str:
-    """The frame's text. Raises ProtocolError (`frame_too_large`) beyond MAX_FRAME_BYTES of UTF-8."""
-    fields = {"type": type(message).__name__.upper(), **dataclasses.asdict(message)}
-    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+def negotiate(theirs: int, ours: int = VERSION) -> int:
+    """The version that both ends speak: the older one, where they are the same or neighbours.
+
+    Raises:
+        ProtocolError: `unsupported_version`; nothing helps but a newer release at the end that is behind.
+    """
+    if theirs < 1 or ours < 1 or abs(theirs - ours) > 1:
+        older = f" next to {ours - 1}" if ours > 1 else ""
+        text = f"version {ours} of the agent protocol is spoken here{older}, not {theirs}"
+        raise ProtocolError("unsupported_version", text)
+    return min(theirs, ours)
+
+
+def encode(message: Message, version: int = VERSION) -> str:
+    """The frame's text for an end with which `version` was agreed.
+
+    Raises:
+        ProtocolError: `frame_too_large` beyond MAX_FRAME_BYTES of UTF-8; `unsupported_version` for a message that
+            `version` does not know; `bad_value` for a float that JSON has no word for.
+    """
+    name = type(message).__name__.upper()
+    since = ADDED_MESSAGES.get(type(message), 1)
+    if since > version:
+        raise ProtocolError("unsupported_version", f"{name} came with version {since}, the other end speaks {version}")
+    try:
+        fields = {"type": name, **plain_fields(message, version)}
+        text = json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError as error:
+        raise ProtocolError("bad_value", f"{name} holds a number that is not finite") from error
     if len(text) > MAX_FRAME_BYTES // 4 and len(text.encode()) > MAX_FRAME_BYTES:
-        raise ProtocolError("frame_too_large", f"{fields['type']} has more than {MAX_FRAME_BYTES} bytes")
+        raise ProtocolError("frame_too_large", f"{name} has more than {MAX_FRAME_BYTES} bytes")
     return text
+
+
+def plain_fields(message: object, version: int = VERSION) -> dict[str, object]:
+    """A message's (or a part's) fields as JSON takes them, without those that came after `version`."""
+    return {name: _plain(getattr(message, name), version) for name, since in _sent(type(message)) if since <= version}
+
+
+def _plain(value: object, version: int) -> object:
+    if isinstance(value, tuple):
+        return [_plain(part, version) for part in value]
+    return plain_fields(value, version) if dataclasses.is_dataclass(value) else value
+
+
+_SENT: dict[type, tuple[tuple[str, int], ...]] = {}
+
+
+def _sent(cls: type) -> tuple[tuple[str, int], ...]:
+    """The fields' names, each with the version it came with."""
+    if cls not in _SENT:
+        _SENT[cls] = tuple((f.name, f.metadata.get(_ADDED_IN, 1)) for f in dataclasses.fields(cls))
+    return _SENT[cls]
 
 
 def decode_to_core(text: str) -> ToCore:
@@ -345,9 +413,6 @@ def _refuse_constant(name: str) -> object:
     raise ProtocolError("bad_json", f"{name} is not a number of JSON")
 
 
-T = typing.TypeVar("T")
-
-
 def _build(cls: type[T], fields: dict[str, object], where: str) -> T:
     hints = _hints(cls)
     for name in fields:
@@ -387,9 +452,12 @@ def _checked(hint: object, value: object, where: str) -> object:
 
 def _as_float(value: float, where: str) -> float:
     try:
-        return float(value)
+        number = float(value)
     except OverflowError:
-        raise ProtocolError("bad_value", f"{where} is larger than any float") from None
+        number = math.inf
+    if not math.isfinite(number):  # The JSON text 1e999 is infinity to Python, and no JSON any more when it is sent on.
+        raise ProtocolError("bad_value", f"{where} is larger than any float")
+    return number
 
 
 def _checked_optional(hint: object, value: object, where: str) -> object:
@@ -410,7 +478,9 @@ def _checked_dict(hint: object, value: object, where: str) -> object:
     if not isinstance(value, dict):
         raise _wrong(where, "an object", value)
     inner = typing.get_args(hint)[1]
-    return {key: _checked(inner, part, f"{where}.{key[:40]}") for key, part in value.items()}
+    for key in value:
+        _check_text(key, where)
+    return {key: _checked(inner, part, f"{where}.{repr(key[:40])[1:-1]}") for key, part in value.items()}
 
 
 def _checked_plain(hint: type, value: object, where: str) -> object:
@@ -425,19 +495,22 @@ def _checked_plain(hint: type, value: object, where: str) -> object:
             raise _wrong(where, "one of " + ", ".join(str(m.value) for m in hint), value) from None
     if type(value) is not hint:
         raise _wrong(where, hint.__name__, value)
-    if hint is str and not _is_clean(typing.cast("str", value)):  # cast: type(value) is str, just checked
-        raise ProtocolError("bad_value", f"{where} holds a lone surrogate or NUL")
+    if isinstance(value, str):
+        _check_text(value, where)
+    if isinstance(value, int) and not -_INT_LIMIT <= value < _INT_LIMIT:
+        raise ProtocolError("bad_value", f"{where} needs over 64 bits")
     return value
 
 
-def _is_clean(text: str) -> bool:
-    if "\x00" in text:
-        return False
+def _check_text(text: str, where: str) -> None:
+    """Raises ProtocolError for what Postgres, UTF-8 or both cannot hold."""
+    is_utf8 = True
     try:
         text.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        is_utf8 = False
+    if not is_utf8 or "\x00" in text:
+        raise ProtocolError("bad_value", f"{where} holds a lone surrogate or NUL")
 
 
 def _wrong(where: str, wanted: str, value: object) -> ProtocolError:

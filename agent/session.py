@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agent.protocol import (
+    VERSION,
     Ack,
     Build,
     Deploy,
@@ -113,6 +114,7 @@ class Session:
         self.phase = Phase.OFFLINE
         self.sent_seq = acked_seq
         self.is_enrolled = is_enrolled
+        self.version = VERSION  # What the last Welcome named.
         self._identity = identity
         self._results = results
         self._acked_seq = acked_seq
@@ -157,6 +159,9 @@ class Session:
                 return self._command(message)
 
     def _welcomed(self, welcome: Welcome) -> tuple[Effect, ...]:
+        if welcome.version not in (VERSION, VERSION - 1):
+            return (Reconnect(f"the core speaks version {welcome.version} of the protocol, this agent {VERSION}"),)
+        self.version = welcome.version
         self.phase = Phase.ONLINE
         self.is_enrolled = True
         # The core says what it has of this boot_id. It may have lost what it had confirmed; that is gone here, too.

@@ -55,11 +55,13 @@ def message_of(order: CommandOrder, repo_full_name: str, tokens: Tokens) -> Comm
     raise ValueError(f"command {order.command_id} of kind {order.kind!r} says nothing that an agent could do")
 
 
-def frame_of(message: Command) -> str:
-    """The command's frame. Raises ProtocolError that says how large it is, and which part to shrink."""
+def frame_of(message: Command, version: int) -> str:
+    """The command's frame in an agreed version. Raises ProtocolError; of a size that says which part to shrink."""
     try:
-        return encode(message)
+        return encode(message, version)
     except ProtocolError as error:
+        if error.code != "frame_too_large":
+            raise
         sizes = {name: _size(value) for name, value in dataclasses.asdict(message).items()}
         largest = max(sizes, key=lambda name: sizes[name])
         text = (

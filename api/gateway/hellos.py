@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncEngine
 from websockets.frames import CloseCode
 
-from agent.protocol import VERSION, Hello, Welcome
+from agent.protocol import VERSION, Hello, ProtocolError, Welcome, negotiate
 from api.clients import DATABASE_ERRORS
 from api.gateway.session import Phase, Session
 from api.gateway.sessions import Sessions
@@ -60,10 +60,14 @@ class Hellos:
     def put(self, session: Session, hello: Hello) -> None:
         """Check what needs no database; the rest happens in the next batch."""
         now = self._sessions.clock()
-        if hello.version != VERSION:
-            text = f"this gateway speaks version {VERSION} of the agent protocol, not {hello.version}"
-            session.refuse("unsupported_version", text, CloseCode.POLICY_VIOLATION, now, final=True)
-        elif not (_NAME.match(hello.agent_id) and _NAME.match(hello.boot_id) and _PROOF.match(hello.proof)):
+        try:
+            session.version = negotiate(hello.version)
+        except ProtocolError as error:
+            # An agent that is ahead waits: a gateway that was rolled back must not power off everybody's previews.
+            is_final = hello.version < VERSION
+            session.refuse(error.code, str(error), CloseCode.POLICY_VIOLATION, now, final=is_final)
+            return
+        if not (_NAME.match(hello.agent_id) and _NAME.match(hello.boot_id) and _PROOF.match(hello.proof)):
             text = "agent_id and boot_id are names of at most 64 characters, proof is 64 hex digits"
             session.refuse("bad_hello", text, CloseCode.POLICY_VIOLATION, now)
         else:
@@ -128,7 +132,7 @@ class Hellos:
         if session.phase is not Phase.CHECKING:
             return  # The socket went away while the database was asked.
         self._sessions.open(session, vm)
-        session.send(Welcome(self._heartbeat_s, vm.acked_seq))
+        session.send(Welcome(self._heartbeat_s, vm.acked_seq, session.version))
         log.info("agent connected", vm_id=vm.vm_id, environment_id=vm.environment_id, role=vm.role, seq=vm.acked_seq)
 
     def _turn_back(self, session: Session) -> None:

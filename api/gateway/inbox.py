@@ -1,8 +1,8 @@
 """What agents say, on its way into Postgres: one batcher for all of them, and an Ack only after the commit.
 
 A batch closes 50 ms after its first message, at 1 MiB, or at once when a result or a step is in it: somebody waits for
-those. One transaction stores it. When the database refuses the values of a batch, each agent's part is stored alone,
-so that one agent's bad message never fails the others'.
+those. One transaction stores it. When a batch cannot be stored as it is, each agent's part is stored alone, so that one
+agent's bad message never fails the others'.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Inbox:
     async def _store(self, batch: list[Received]) -> None:
         try:
             await self._store_when_there(batch)
-        except DATABASE_ERRORS as error:
+        except Exception as error:  # The database's, or of a message that nobody foresaw: it must fail its sender only.
             log.error("batch refused, storing by agent", error_code="batch_refused", reason=_reason(error))
             for session, part in _by_session(batch):
                 await self._store_part(session, part)
@@ -98,7 +98,7 @@ class Inbox:
     async def _store_part(self, session: Session, part: list[Received]) -> None:
         try:
             await self._store_when_there(part)
-        except DATABASE_ERRORS as error:
+        except Exception as error:  # As above.
             vm_id = session.who.vm_id
             log.error("agent's messages refused", vm_id=vm_id, error_code="store_refused", reason=_reason(error))
             session.has_hole = True

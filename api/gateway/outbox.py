@@ -159,7 +159,7 @@ class Outbox:
         try:
             order = order_of(row.body or {})
             message = message_of(order, session.who.repo_full_name, await self._open_tokens(session, order))
-            frame = frame_of(message)
+            frame = frame_of(message, session.version)
         except StagelyError as error:
             log.warning("command waits for a repository token", vm_id=row.vm_id, error_code=error.code)
             return Push.LATER

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from agent.protocol import Ack, Heartbeat, Log, Message, Refused, Result, Status, encode
+from agent.protocol import VERSION, Ack, Heartbeat, Log, Message, Refused, Result, Status, encode
 from api.gateway.websocket import FULL, GAP, AgentSocket
 from stagely.db.queries.agents import CommandRow, EnrolledVm
 
@@ -54,6 +54,7 @@ class Session:
         "phase_since",
         "pushed",
         "socket",
+        "version",
         "vm",
     )
 
@@ -63,6 +64,7 @@ class Session:
         self.phase_since = now
         self.heard_at = now
         self.vm: EnrolledVm | None = None
+        self.version = VERSION  # What was agreed with its HELLO.
         self.commands: dict[str, CommandFacts] = {}
         self.pushed: set[str] = set()
         self.heartbeat: Heartbeat | None = None
@@ -132,7 +134,7 @@ class Session:
             self.send(Ack(seq))
 
     def send(self, message: Message) -> None:
-        self.send_frame(encode(message))
+        self.send_frame(encode(message, self.version))
 
     def send_frame(self, frame: str) -> None:
         """Send what `encode` made."""
