@@ -19,9 +19,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, default=DEFAULT_PATH, help=f"settings (default: {DEFAULT_PATH})")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("run", help="obey the core (the default)")
-    examine = commands.add_parser(
-        "doctor", help="look at this machine; ends with 1 when something is bad"
-    )
+    examine = commands.add_parser("doctor", help="look at this machine; ends with 1 when something is bad")
     examine.add_argument("--json", action="store_true", help="the findings as JSON")
     arguments = parser.parse_args()
     if arguments.command == "doctor":
