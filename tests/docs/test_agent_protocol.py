@@ -102,7 +102,7 @@ def test_every_value_of_a_closed_set_is_named() -> None:
 
 
 def test_every_code_of_a_bad_frame_is_named() -> None:
-    source = (ROOT / "agent" / "protocol.py").read_text()
+    source = "".join((ROOT / "agent" / name).read_text() for name in ("protocol.py", "strict.py"))
     table = [row[0] for row in cells("## Errors") if len(row) == 2]
 
     assert sorted(table) == sorted(set(re.findall(r'ProtocolError\(\s*"(\w+)"', source)))
