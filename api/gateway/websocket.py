@@ -1,6 +1,6 @@
 """One agent's socket: RFC 6455 by `websockets`' Sans-I/O protocol on an asyncio.Protocol.
 
-No task, queue or timer per agent; one timer, once, for a connection that ends.
+No task, queue or timer per agent; a timer for a connection that ends, and for one that sends too fast.
 
 Stricter than the library where that is too kind: exactly one Host header that names a host, lengths in their shortest
 form, reserved bits refused by the first byte of a frame; and no Origin (browsers have no business here), one path.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from typing import Protocol, cast
 
 from websockets.exceptions import InvalidMessage, InvalidState
@@ -22,13 +23,15 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from agent.protocol import CONNECT_PATH, MAX_FRAME_BYTES
+from api.gateway.meter import Meter
 
 REPLACED = 4001  # Close codes of ours (RFC 6455 section 7.4.2: 4000 to 4999 are private).
 REVOKED = 4003
 GAP = 4009
 DEAF = 1  # Reasons to stop reading (bits): it does not read what we send,
-FULL = 2  # or it has sent more than we have stored.
-WRITE_LIMIT_BYTES = 1024 * 1024  # An agent that does not read this much of what we sent is not read from either.
+FULL = 2  # it has sent more than we have stored,
+FAST = 4  # or it sends more than its share.
+WRITE_LIMIT_BYTES = 32 * 1024  # An agent that does not read this much of what we sent is not read from either.
 LINGER_S = 2.0  # For the agent to end its side after we ended ours; closing at once could destroy our last words.
 MAX_HEAD_BYTES = 10  # Of a frame, without its mask.
 MASK_BYTES = 4
@@ -52,7 +55,19 @@ class Owner(Protocol):
 class AgentSocket(asyncio.Protocol):
     """Bytes in, texts out. `slot` belongs to the owner."""
 
-    __slots__ = ("_ends", "_is_open", "_owner", "_pauses", "_protocol", "_text", "_transport", "peer", "slot")
+    __slots__ = (
+        "_ends",
+        "_held",
+        "_is_open",
+        "_meter",
+        "_owner",
+        "_pauses",
+        "_protocol",
+        "_text",
+        "_transport",
+        "peer",
+        "slot",
+    )
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
@@ -63,6 +78,8 @@ class AgentSocket(asyncio.Protocol):
         self._text = bytearray()  # Of the fragments so far; not a list, for fragments may be empty and endless.
         self._is_open = False
         self._pauses = 0
+        self._meter = Meter()
+        self._held = b""  # What was read already when it had sent its share.
         self.peer = ""  # For logs; stays after the connection ended.
         self.slot: object = None
 
@@ -79,6 +96,9 @@ class AgentSocket(asyncio.Protocol):
             return
         at = 0
         while at < len(data) and not self._protocol.eof_sent:  # What comes behind the end is thrown away.
+            if self._pauses & FAST:
+                self._held += data[at:]
+                break
             try:
                 end = self._ends.after(data, at)
             except _BadHead as error:
@@ -93,7 +113,7 @@ class AgentSocket(asyncio.Protocol):
         self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport, self._is_open = None, False
+        self._transport, self._is_open, self._held = None, False, b""
         self._owner.closed(self)
 
     def pause_writing(self) -> None:
@@ -184,6 +204,7 @@ class AgentSocket(asyncio.Protocol):
         return None
 
     def _take(self, frame: Frame) -> None:
+        self._charge(len(frame.data))
         if frame.opcode is Opcode.BINARY:
             self._protocol.fail(CloseCode.UNSUPPORTED_DATA, "text frames only")
         elif frame.opcode in (Opcode.TEXT, Opcode.CONT):
@@ -194,6 +215,23 @@ class AgentSocket(asyncio.Protocol):
             if frame.fin:
                 whole, self._text = self._text, bytearray()
                 self._deliver(whole)
+
+    def _charge(self, size_bytes: int) -> None:
+        """Who has sent its share is not read from until the share has grown again: no error, the kernel slows it."""
+        owed_s = self._meter.spend(time.monotonic(), size_bytes)
+        if owed_s and not self._pauses & FAST:
+            self.pause(FAST)
+            asyncio.get_running_loop().call_later(owed_s, self._read_on)
+
+    def _read_on(self) -> None:
+        owed_s = self._meter.owed(time.monotonic())
+        if owed_s:
+            asyncio.get_running_loop().call_later(owed_s, self._read_on)
+            return
+        self.resume(FAST)
+        held, self._held = self._held, b""
+        if held:
+            self.data_received(held)  # Before what is read from now on: that comes in a later turn of the loop.
 
     def _deliver(self, raw: bytes | bytearray) -> None:
         try:

@@ -114,8 +114,10 @@ async def test_handshake_is_strict(gateway: Running, request_bytes: bytes, statu
     assert answer.split(b" ")[1] == status
 
 
-async def test_handshake_with_a_body_gets_no_answer(gateway: Running) -> None:
-    assert await raw(gateway.address, handshake("Host: a", "Content-Length: 5")) == b""
+async def test_handshake_with_a_body_is_a_bad_request(gateway: Running) -> None:
+    answer = await raw(gateway.address, handshake("Host: a", "Content-Length: 5"))
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
 
 
 async def test_socket_without_hello_is_closed(open_gateway: OpenGateway, ledger: Ledger) -> None:
