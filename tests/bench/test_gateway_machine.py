@@ -1,0 +1,54 @@
+"""What the kernel says of processes and cores."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from bench.gateway.machine import Meter, TooSmall, allow_files, cpu_seconds, parse_busy, parse_pss, pss_kib
+
+SMAPS = """55d0-7ffd ---p 00000000 00:00 0                          [rollup]
+Rss:               14236 kB
+Pss:                4711 kB
+Pss_Dirty:          3412 kB
+"""
+STAT = """cpu  1000 20 300 9000 50 0 7 0 0 0
+cpu0 400 10 100 4000 30 0 5 2 0 0
+cpu1 600 10 200 5000 20 0 2 0 0 0
+intr 1
+"""
+
+
+def test_pss_is_read_in_kib() -> None:
+    assert parse_pss(SMAPS) == 4711
+
+
+def test_busy_seconds_of_a_core_leave_idle_and_waiting_for_disks_out() -> None:
+    assert parse_busy(STAT, 0) * os.sysconf("SC_CLK_TCK") == 400 + 10 + 100 + 5 + 2
+
+
+def test_a_core_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no core 2"):
+        parse_busy(STAT, 2)
+
+
+def test_this_process_uses_memory_and_cpu() -> None:
+    meter = Meter(os.getpid(), min(os.sched_getaffinity(0)))
+    before = cpu_seconds(os.getpid())
+
+    sum(range(1_000_000))
+
+    assert cpu_seconds(os.getpid()) > before
+    assert meter.read().cpu_s > 0
+    assert pss_kib(os.getpid()) > 1000
+
+
+def test_a_process_that_ended_has_no_cpu_clock() -> None:
+    with pytest.raises(OSError, match="Invalid argument"):
+        cpu_seconds(2**22 + 1)  # Above the highest that Linux gives (proc(5), pid_max).
+
+
+def test_more_agents_than_descriptors_are_refused_with_the_limit() -> None:
+    with pytest.raises(TooSmall, match="need 1000000000200 open files"):
+        allow_files(1_000_000_000_000)
