@@ -8,6 +8,7 @@ import json
 import math
 import types
 import typing
+from collections.abc import Callable
 
 _INT_LIMIT = 2**63  # Postgres' bigint; whoever reads such a number later may have no larger ones.
 
@@ -54,104 +55,179 @@ def _refuse_constant(name: str) -> object:
 
 def build(cls: type[T], fields: dict[str, object], where: str) -> T:
     """The dataclass with these fields, each of exactly its type. `where` names it in errors. Raises ProtocolError."""
-    hints = _hints(cls)
-    for name in fields:
-        if name not in hints:
-            raise ProtocolError("unknown_field", f"{where} has no field {name[:40]!r}")
-    for f in dataclasses.fields(cls):  # type: ignore[arg-type]  # every class given here is a dataclass
-        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if required and f.name not in fields:
-            raise ProtocolError("missing_field", f"{where} lacks {f.name!r}")
-    return cls(**{name: _checked(hints[name], value, f"{where}.{name}") for name, value in fields.items()})
+    try:
+        return typing.cast("T", _of_dataclass(cls)(fields))  # cast: a reader of a dataclass gives nothing else.
+    except _Wrong as error:
+        raise ProtocolError(error.code, f"{where}{error.path} {error.text}") from None
 
 
-_HINTS: dict[type, dict[str, object]] = {}
+class _Wrong(Exception):
+    """A value that is not as it must be. `path` grows on the way out, so that nobody pays for it while all is well."""
+
+    def __init__(self, text: str, code: str = "bad_value") -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+        self.path = ""
 
 
-def _hints(cls: type) -> dict[str, object]:
-    if cls not in _HINTS:
-        _HINTS[cls] = typing.get_type_hints(cls)
-    return _HINTS[cls]
+Reader = Callable[[object], object]
+"""Takes a value of JSON and gives it as its hint says, or raises _Wrong. A bool is no int; an int is a float."""
 
 
-def _checked(hint: object, value: object, where: str) -> object:
-    """`value` as the type that `hint` names, or ProtocolError. A bool is no int; an int is a float."""
+_READERS: dict[type, Reader] = {}
+
+
+def _of_dataclass(cls: type) -> Reader:
+    if cls not in _READERS:
+        _READERS[cls] = _dataclass_reader(cls)
+    return _READERS[cls]
+
+
+def _dataclass_reader(cls: type) -> Reader:
+    hints = typing.get_type_hints(cls)
+    readers = {f.name: _reader(hints[f.name]) for f in dataclasses.fields(cls)}
+    required = {f.name for f in dataclasses.fields(cls) if _is_required(f)}
+
+    def read(value: object) -> object:
+        if not isinstance(value, dict):
+            raise _not("an object", value)
+        for name in value:
+            if name not in readers:
+                raise _Wrong(f"has no field {name[:40]!r}", code="unknown_field")
+        if not required <= value.keys():
+            missing = next(name for name in readers if name in required and name not in value)
+            raise _Wrong(f"lacks {missing!r}", code="missing_field")
+        found = {}
+        for name, part in value.items():
+            try:
+                found[name] = readers[name](part)
+            except _Wrong as error:
+                error.path = f".{name}{error.path}"
+                raise
+        return cls(**found)
+
+    return read
+
+
+def _is_required(f: dataclasses.Field[object]) -> bool:
+    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+
+
+def _reader(hint: object) -> Reader:
     origin = typing.get_origin(hint)
+    arguments = typing.get_args(hint)
     if origin is types.UnionType:
-        return _checked_optional(hint, value, where)
+        (inner,) = (argument for argument in arguments if argument is not type(None))
+        return _of_optional(_reader(inner))
     if origin is tuple:
-        return _checked_tuple(hint, value, where)
+        return _of_tuple(_reader(arguments[0]))
     if origin is dict:
-        return _checked_dict(hint, value, where)
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return _as_float(value, where)
+        return _of_dict(_reader(arguments[1]))
     if isinstance(hint, type):
-        return _checked_plain(hint, value, where)
+        return _of_type(hint)
     raise AssertionError(f"no rule for {hint!r}")
 
 
-def _as_float(value: float, where: str) -> float:
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):  # The JSON text 1e999 is infinity to Python, and no JSON any more when it is sent on.
-        raise ProtocolError("bad_value", f"{where} is larger than any float")
-    return number
-
-
-def _checked_optional(hint: object, value: object, where: str) -> object:
-    if value is None:
-        return None
-    (inner,) = (a for a in typing.get_args(hint) if a is not type(None))
-    return _checked(inner, value, where)
-
-
-def _checked_tuple(hint: object, value: object, where: str) -> object:
-    if not isinstance(value, list):
-        raise _wrong(where, "a list", value)
-    inner = typing.get_args(hint)[0]
-    return tuple(_checked(inner, part, f"{where}[{i}]") for i, part in enumerate(value))
-
-
-def _checked_dict(hint: object, value: object, where: str) -> object:
-    if not isinstance(value, dict):
-        raise _wrong(where, "an object", value)
-    inner = typing.get_args(hint)[1]
-    for key in value:
-        _check_text(key, where)
-    return {key: _checked(inner, part, f"{where}.{repr(key[:40])[1:-1]}") for key, part in value.items()}
-
-
-def _checked_plain(hint: type, value: object, where: str) -> object:
+def _of_type(hint: type) -> Reader:
     if dataclasses.is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise _wrong(where, "an object", value)
-        return build(hint, value, where)
+        return _of_dataclass(hint)
     if issubclass(hint, enum.Enum):
+        return _of_enum(hint)
+    return {str: _text, int: _integer, float: _number, bool: _boolean}[hint]
+
+
+def _of_optional(inner: Reader) -> Reader:
+    return lambda value: None if value is None else inner(value)
+
+
+def _of_tuple(inner: Reader) -> Reader:
+    def read(value: object) -> object:
+        if not isinstance(value, list):
+            raise _not("a list", value)
+        found: list[object] = []
         try:
-            return hint(value)
-        except ValueError:
-            raise _wrong(where, "one of " + ", ".join(str(m.value) for m in hint), value) from None
-    if type(value) is not hint:
-        raise _wrong(where, hint.__name__, value)
-    if isinstance(value, str):
-        _check_text(value, where)
-    if isinstance(value, int) and not -_INT_LIMIT <= value < _INT_LIMIT:
-        raise ProtocolError("bad_value", f"{where} needs over 64 bits")
+            for part in value:
+                found.append(inner(part))  # No comprehension: its length says which one was wrong.
+        except _Wrong as error:
+            error.path = f"[{len(found)}]{error.path}"
+            raise
+        return tuple(found)
+
+    return read
+
+
+def _of_dict(inner: Reader) -> Reader:
+    def read(value: object) -> object:
+        if not isinstance(value, dict):
+            raise _not("an object", value)
+        for key in value:
+            _text(key)
+        found = {}
+        for key, part in value.items():
+            try:
+                found[key] = inner(part)
+            except _Wrong as error:
+                error.path = f".{repr(key[:40])[1:-1]}{error.path}"
+                raise
+        return found
+
+    return read
+
+
+def _of_enum(hint: type[enum.Enum]) -> Reader:
+    members = {member.value: member for member in hint}
+
+    def read(value: object) -> object:
+        if not isinstance(value, str) or value not in members:
+            raise _not("one of " + ", ".join(map(str, members)), value)
+        return members[value]
+
+    return read
+
+
+def _text(value: object) -> str:
+    """What Postgres and UTF-8 both can hold."""
+    if not isinstance(value, str):
+        raise _not("str", value)
+    if "\x00" in value or not (value.isascii() or _is_utf8(value)):
+        raise _Wrong("holds a lone surrogate or NUL")
     return value
 
 
-def _check_text(text: str, where: str) -> None:
-    """Raises ProtocolError for what Postgres, UTF-8 or both cannot hold."""
-    is_utf8 = True
+def _is_utf8(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:
-        is_utf8 = False
-    if not is_utf8 or "\x00" in text:
-        raise ProtocolError("bad_value", f"{where} holds a lone surrogate or NUL")
+        return False
+    return True
 
 
-def _wrong(where: str, wanted: str, value: object) -> ProtocolError:
-    return ProtocolError("bad_value", f"{where} must be {wanted}, got {type(value).__name__}")
+def _integer(value: object) -> int:
+    if type(value) is not int:
+        raise _not("int", value)
+    if not -_INT_LIMIT <= value < _INT_LIMIT:
+        raise _Wrong("needs over 64 bits")
+    return value
+
+
+def _number(value: object) -> float:
+    if type(value) not in (float, int):
+        raise _not("float", value)
+    try:
+        number = float(typing.cast("float", value))  # cast: one of the two types above.
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):  # The JSON text 1e999 is infinity to Python, and no JSON any more when it is sent on.
+        raise _Wrong("is larger than any float")
+    return number
+
+
+def _boolean(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _not("bool", value)
+    return value
+
+
+def _not(wanted: str, value: object) -> _Wrong:
+    return _Wrong(f"must be {wanted}, got {type(value).__name__}")

@@ -105,7 +105,7 @@ def test_every_code_of_a_bad_frame_is_named() -> None:
     source = "".join((ROOT / "agent" / name).read_text() for name in ("protocol.py", "strict.py"))
     table = [row[0] for row in cells("## Errors") if len(row) == 2]
 
-    assert sorted(table) == sorted(set(re.findall(r'ProtocolError\(\s*"(\w+)"', source)))
+    assert sorted(table) == sorted(set(re.findall(r'(?:ProtocolError\(\s*|code=|code: str = )"(\w+)"', source)))
 
 
 def test_every_code_of_the_gateway_is_named() -> None:
