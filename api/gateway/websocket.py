@@ -12,14 +12,15 @@ The library is given one request or frame at a time: what is answered never depe
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 from typing import Protocol, cast
 
+from websockets import protocol as wire
 from websockets.exceptions import InvalidMessage, InvalidState
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request, Response
-from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from agent.protocol import CONNECT_PATH, MAX_FRAME_BYTES
@@ -37,6 +38,7 @@ MAX_HEAD_BYTES = 10  # Of a frame, without its mask.
 MASK_BYTES = 4
 REASON_LIMIT_BYTES = 123  # A close frame holds 125 bytes, two of them the code (RFC 6455 section 5.5).
 
+_LOGGER = logging.getLogger("websockets.server")  # One for all: the library makes one for each connection.
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(:[0-9]{0,5})?")
 
 
@@ -71,8 +73,8 @@ class AgentSocket(asyncio.Protocol):
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
-        # Per frame only: the library would count a ping between fragments as part of their message. See _FrameEnds.
-        self._protocol = ServerProtocol(max_size=(None, MAX_FRAME_BYTES))
+        # Limits per frame only: the library counts a ping between fragments as part of their message. See _FrameEnds.
+        self._protocol: wire.Protocol = ServerProtocol(max_size=(None, MAX_FRAME_BYTES), logger=_LOGGER)
         self._transport: asyncio.Transport | None = None
         self._ends: _RequestEnd | _FrameEnds = _RequestEnd()
         self._text = bytearray()  # Of the fragments so far; not a list, for fragments may be empty and endless.
@@ -178,29 +180,28 @@ class AgentSocket(asyncio.Protocol):
                 self._take(cast("Frame", event))  # cast: after the request a server protocol yields frames only.
 
     def _answer(self, request: Request) -> None:
-        response = self._refusal(request) or self._accept(request)
-        self._protocol.send_response(response)
-        self._is_open = response.status_code == 101
+        handshake = cast("ServerProtocol", self._protocol)  # cast: no other protocol yields a request.
+        response = self._refusal(handshake, request) or _accepted(handshake, request)
+        handshake.send_response(response)
         self._ends = _FrameEnds()
+        if response.status_code == 101:
+            self._flush()
+            # A new one, without the request and what the handshake needed: half of what an idle agent costs.
+            self._protocol = wire.Protocol(wire.Side.SERVER, max_size=(None, MAX_FRAME_BYTES), logger=_LOGGER)
+            self._is_open = True
 
-    def _accept(self, request: Request) -> Response:
-        response = self._protocol.accept(request)
-        if response.status_code != 101:
-            response.headers["Sec-WebSocket-Version"] = "13"  # RFC 6455 section 4.2.2: say which version would do.
-        return response
-
-    def _refusal(self, request: Request) -> Response | None:
+    def _refusal(self, handshake: ServerProtocol, request: Request) -> Response | None:
         path = request.path.split("?", 1)[0]
         hosts = request.headers.get_all("Host")
         if path == "/healthz":
             is_healthy = self._owner.is_healthy()
-            return self._protocol.reject(200, "ok\n") if is_healthy else self._protocol.reject(503, "failed\n")
+            return handshake.reject(200, "ok\n") if is_healthy else handshake.reject(503, "failed\n")
         if path != CONNECT_PATH:
-            return self._protocol.reject(404, f"Agents connect to {CONNECT_PATH}.\n")
+            return handshake.reject(404, f"Agents connect to {CONNECT_PATH}.\n")
         if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
-            return self._protocol.reject(400, "Exactly one Host header with the name of a host is needed.\n")
+            return handshake.reject(400, "Exactly one Host header with the name of a host is needed.\n")
         if "Origin" in request.headers:
-            return self._protocol.reject(403, "This address is for agents, not for browsers: no Origin, please.\n")
+            return handshake.reject(403, "This address is for agents, not for browsers: no Origin, please.\n")
         return None
 
     def _take(self, frame: Frame) -> None:
@@ -256,13 +257,21 @@ class AgentSocket(asyncio.Protocol):
         A socket closed over bytes that nobody read is reset, and a reset overtakes the close frame or the refusal.
         """
         self._is_open = False
-        if isinstance(self._protocol.handshake_exc, InvalidMessage):
-            transport.write(self._protocol.reject(400, "This is no HTTP/1.1 request without a body.\n").serialize())
-        if self._protocol.state is State.CLOSED:  # The agent ended its side first.
+        handshake = self._protocol
+        if isinstance(handshake, ServerProtocol) and isinstance(handshake.handshake_exc, InvalidMessage):
+            transport.write(handshake.reject(400, "This is no HTTP/1.1 request without a body.\n").serialize())
+        if self._protocol.state is wire.State.CLOSED:  # The agent ended its side first.
             transport.close()
             return
         transport.write_eof()
         asyncio.get_running_loop().call_later(LINGER_S, self.abort)
+
+
+def _accepted(handshake: ServerProtocol, request: Request) -> Response:
+    response = handshake.accept(request)
+    if response.status_code != 101:
+        response.headers["Sec-WebSocket-Version"] = "13"  # RFC 6455 section 4.2.2: say which version would do.
+    return response
 
 
 class _BadHead(Exception):
