@@ -85,7 +85,7 @@ class Environment(SQLModel, table=True):
     message: str = ""
     sha: str = ""
     run_id: str = ""
-    vm_id: str = ""
+    vm_id: str = Field(default="", index=True)  # Heartbeats are by VM.
     vm_ip: str = ""
     labels: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
     services: list[dict[str, Any]] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
