@@ -57,6 +57,11 @@ class Hellos:
         self._waiting: list[_Checked] = []
         self._arrived = asyncio.Event()
 
+    @property
+    def waiting(self) -> int:
+        """HELLOs that are in no batch yet."""
+        return len(self._waiting)
+
     def put(self, session: Session, hello: Hello) -> None:
         """Check what needs no database; the rest happens in the next batch."""
         now = self._sessions.clock()

@@ -31,6 +31,7 @@ SEND_BUFFER_BYTES = 64 * 1024
 DRAIN_TIMEOUT_S = 5.0  # For storing what was received; then agents are told to come back.
 GOODBYE_S = 0.5
 CANCEL_AGAIN_S = 0.5
+CROWD = 3000  # HELLOs that a second lets in (reference/gateway.md section 5); who comes behind them is told to wait.
 
 log = get_logger()
 
@@ -98,6 +99,10 @@ class Gateway:
     def is_healthy(self) -> bool:
         """Whether every loop runs."""
         return bool(self._tasks) and not any(task.done() for task in self._tasks)
+
+    def is_crowded(self) -> bool:
+        """Whether more agents wait to be let in than would be patient."""
+        return self._hellos.waiting >= CROWD
 
     def opened(self, socket: AgentSocket) -> None:
         session = Session(socket, self._sessions.clock())

@@ -33,6 +33,7 @@ DEAF = 1  # Reasons to stop reading (bits): it does not read what we send,
 FULL = 2  # it has sent more than we have stored,
 FAST = 4  # or it sends more than its share.
 WRITE_LIMIT_BYTES = 32 * 1024  # An agent that does not read this much of what we sent is not read from either.
+CROWDED_RETRY_S = "5"  # By then the queue of a herd is served; agents spread their next dials themselves.
 LINGER_S = 2.0  # For the agent to end its side after we ended ours; closing at once could destroy our last words.
 MAX_HEAD_BYTES = 10  # Of a frame, without its mask.
 MASK_BYTES = 4
@@ -52,6 +53,8 @@ class Owner(Protocol):
     def closed(self, socket: AgentSocket) -> None: ...
 
     def is_healthy(self) -> bool: ...
+
+    def is_crowded(self) -> bool: ...
 
 
 class AgentSocket(asyncio.Protocol):
@@ -200,6 +203,10 @@ class AgentSocket(asyncio.Protocol):
             return handshake.reject(404, f"Agents connect to {CONNECT_PATH}.\n")
         if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
             return handshake.reject(400, "Exactly one Host header with the name of a host is needed.\n")
+        if self._owner.is_crowded():
+            crowded = handshake.reject(503, "Too many agents come at once. Try again in a moment.\n")
+            crowded.headers["Retry-After"] = CROWDED_RETRY_S
+            return crowded
         if "Origin" in request.headers:
             return handshake.reject(403, "This address is for agents, not for browsers: no Origin, please.\n")
         return None

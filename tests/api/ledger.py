@@ -102,6 +102,18 @@ class Ledger:
             await db.execute(text("SELECT pg_advisory_xact_lock(4705001)"))
             yield
 
+    @asynccontextmanager
+    async def vms_held(self) -> AsyncIterator[None]:
+        """Nobody can be let in meanwhile."""
+        async with self.engine.connect() as db, db.begin():
+            await db.execute(text("LOCK TABLE vms IN ACCESS EXCLUSIVE MODE"))
+            yield
+
+    async def are_vms_waited_for(self) -> bool:
+        async with self.engine.connect() as db:
+            query = "SELECT count(*) FROM pg_locks WHERE relation = 'vms'::regclass AND NOT granted"
+            return bool((await db.execute(text(query))).scalar_one())
+
     async def is_inbox_waited_for(self) -> bool:
         async with self.engine.connect() as db:
             query = (

@@ -10,7 +10,7 @@ from agent.protocol import MAX_FRAME_BYTES, Heartbeat, Refused, Welcome, encode
 from api.gateway.websocket import AgentSocket
 from tests.api.ledger import IDLE, Ledger
 from tests.api.wire import DEADLINE_S, connected, dial
-from tests.api.world import Clock, ClockBroken, OpenGateway, Running, identity
+from tests.api.world import Clock, ClockBroken, OpenGateway, Running, eventually, identity
 
 HUGE_NUMBER = '{"type":"RESULT","seq":1,"command_id":"c","outcome":"failed","phases":{"build":1' + "0" * 400 + "}}"
 
@@ -168,8 +168,34 @@ async def test_health_is_bad_while_no_loop_runs() -> None:
         def is_healthy(self) -> bool:
             return False
 
+        def is_crowded(self) -> bool:
+            return False
+
     server = await asyncio.get_running_loop().create_server(lambda: AgentSocket(Failed()), "127.0.0.1", 0)
     async with server:
         answer = await raw(server.sockets[0].getsockname(), b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
 
     assert answer.startswith(b"HTTP/1.1 503")
+
+
+async def test_who_comes_behind_a_crowd_is_told_to_wait(
+    gateway: Running, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.gateway.server.CROWD", 1)
+    await ledger.add_vm("vm-1")
+    await ledger.add_vm("vm-2")
+
+    async with dial(gateway.address) as first, dial(gateway.address) as second:
+        async with ledger.vms_held():
+            await first.say(identity("vm-1").hello())
+            await eventually(ledger.are_vms_waited_for)
+            await second.say(identity("vm-2").hello())
+            await (await second.socket.ping())
+            answer = await raw(gateway.address, handshake("Host: a"))
+        assert await first.hear(Welcome)
+        assert await second.hear(Welcome)
+
+    head, _, text = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert b"Retry-After: 5" in head
+    assert b"Try again in a moment" in text

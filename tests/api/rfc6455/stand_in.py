@@ -32,6 +32,9 @@ class Echo:
     def is_healthy(self) -> bool:
         return True
 
+    def is_crowded(self) -> bool:
+        return False
+
 
 @contextmanager
 def listening() -> Iterator[int]:
