@@ -40,6 +40,7 @@ from workflows.steps import steps_of
 
 _STEPS = ("clone", "build", "push")
 _ANYWHERE = (Placement(),)
+_CELL_CHARACTERS = 120
 
 
 class BuildFailed(ApplicationError):
@@ -112,8 +113,10 @@ class PipelineWorkflow:
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
+            report = replace(report_of("slot", error), subject=job.target.name)
+            self._note(job, _failed(report))
             await self._record(job, RunState.FAILED)
-            raise BuildFailed(replace(report_of("slot", error), subject=job.target.name)) from error
+            raise BuildFailed(report) from error
 
     async def _on_some_vm(self, job: BuildJobRef) -> str:
         """Build on one VM after another: a lost one is replaced once, a sold out placement gives way to the next."""
@@ -131,6 +134,7 @@ class PipelineWorkflow:
                 losses += 1
                 if losses < BUILD_ATTEMPTS and error.may_retry:
                     continue
+                self._note(job, _failed(error.report))
                 await self._record(job, RunState.FAILED)
                 raise BuildFailed(replace(error.report, subject=job.target.name)) from error
 
@@ -170,9 +174,9 @@ class PipelineWorkflow:
             self._note(job, f"built {result.digest[:19]}")
             await self._record(job, RunState.COMPLETED, builder, reference, steps)
             return result.digest
-        self._note(job, "failed")
-        await self._record(job, RunState.FAILED, builder, "", steps)
         report = result.failure or FailureReport("build", f"the build of {job.target.name} was {result.outcome}")
+        self._note(job, _failed(report))
+        await self._record(job, RunState.FAILED, builder, "", steps)
         raise BuildFailed(replace(report, subject=job.target.name))
 
     async def _merged(self, group: list[tuple[BuildJobRef, str]]) -> BuiltImage:
@@ -258,6 +262,11 @@ class PipelineWorkflow:
     def _show(self) -> None:
         rows = [(job.target.name, job.arch, self._progress[job.build_id]) for job in self._order.jobs]
         workflow.set_current_details(f"commit `{self._order.sha}`\n\n{table(('target', 'arch', 'is'), rows)}")
+
+
+def _failed(report: FailureReport) -> str:
+    """For one cell of the table; the comment and the dashboard have the whole of it."""
+    return "failed: " + " ".join(report.message.split())[:_CELL_CHARACTERS].replace("|", "\\|")
 
 
 def _for_services(target: BuildTarget, built: BuiltImage) -> list[BuiltImage]:

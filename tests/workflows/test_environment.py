@@ -5,13 +5,14 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.api.sdk.v1 import WorkflowMetadata
 from temporalio.client import Client, WorkflowFailureError
 
 from edge.routes import RouteStatus, decode, key_of
 from stagely.states import EnvironmentState
 from tests.workflows.world import World, world
 from workflows.environment import EnvironmentWorkflow
-from workflows.messages import FailureReport, StopRequest, Timings
+from workflows.messages import FailureReport, StopRequest, Timings, pipeline_workflow_id
 
 READY, FAILED, TERMINATED = EnvironmentState.READY, EnvironmentState.FAILED, EnvironmentState.TERMINATED
 
@@ -114,6 +115,9 @@ async def test_a_failing_build_says_which_target_its_exit_code_and_last_lines_an
     }  # fmt: skip
     assert "**api**: RUN make ended with 2 (exit code 2)" in here.forge.comments[1]
     assert "error: no main" in here.forge.comments[1]
+    pipeline = here.client.get_workflow_handle(pipeline_workflow_id(life.run_id))
+    shown = await pipeline.query("__temporal_workflow_metadata", result_type=WorkflowMetadata)
+    assert "| failed: RUN make ended with 2 |" in shown.current_details
 
 
 async def test_a_preview_that_never_gets_healthy_fails_and_its_machine_is_gone(here: World) -> None:
