@@ -53,7 +53,7 @@ def _text(chance: random.Random) -> str:
     package = f"{chance.choice(_PACKAGES)}-{chance.randrange(16**4):04x}"
     version = f"{chance.randrange(10)}.{chance.randrange(40)}.{chance.randrange(40)}-{chance.randrange(9)}"
     size = f"[{chance.randrange(10_000)} kB]"
-    text = f"#{chance.randrange(30)} {chance.random() * 99:.3f} Get:{chance.randrange(500)} deb.debian.org/debian"
+    text = f"#{chance.randrange(30)} {chance.random() * 99:.3f} Get:{chance.randrange(500)} deb.example.org/debian"
     return f"{text} {package} amd64 {version} {size}".ljust(_TEXT_BYTES, ".")[:_TEXT_BYTES]
 
 
