@@ -115,11 +115,15 @@ class Gateway:
             log.info("agent disconnected", vm_id=session.who.vm_id)
         self._sessions.remove(session)
 
-    def received(self, socket: AgentSocket, text: str) -> None:
+    def failed(self, socket: AgentSocket, reason: str) -> None:
+        vm_id = _vm_id(_session(socket))
+        log.warning("line broken off", vm_id=vm_id, peer=socket.peer, error_code="wire", reason=reason[:300])
+
+    def received(self, socket: AgentSocket, text: str, size_bytes: int) -> None:
         session = _session(socket)
         session.heard_at = now = self._sessions.clock()
         try:
-            self._dispatch(session, decode_to_core(text), len(text))
+            self._dispatch(session, decode_to_core(text), size_bytes)
         except ProtocolError as error:
             reason = str(error)[:300]
             log.warning("frame refused", vm_id=_vm_id(session), peer=socket.peer, error_code=error.code, reason=reason)

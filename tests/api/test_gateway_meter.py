@@ -2,9 +2,20 @@ from __future__ import annotations
 
 import pytest
 
-from api.gateway.meter import BURST_S, BYTES_PER_S, MESSAGES_PER_S, Meter
+from api.gateway.meter import BURST_S, BYTES_PER_S, MESSAGES_PER_S, owed_s, spent
 
 NOW = 1000.0
+
+
+class Meter:
+    """One agent's number, as its socket keeps it."""
+
+    def __init__(self) -> None:
+        self._paid_at = 0.0
+
+    def spend(self, now: float, size_bytes: int) -> float:
+        self._paid_at = spent(self._paid_at, now, size_bytes)
+        return owed_s(self._paid_at, now)
 
 
 def accepted(size_bytes: int, seconds: float) -> int:

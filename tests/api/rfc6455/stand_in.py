@@ -18,7 +18,7 @@ class Echo:
     def opened(self, socket: AgentSocket) -> None:
         """Nothing to keep."""
 
-    def received(self, socket: AgentSocket, text: str) -> None:
+    def received(self, socket: AgentSocket, text: str, size_bytes: int) -> None:
         word, _, rest = text.partition(" ")
         if word == "close":
             code, _, reason = rest.partition(" ")
@@ -28,6 +28,9 @@ class Echo:
 
     def closed(self, socket: AgentSocket) -> None:
         """Nothing was kept."""
+
+    def failed(self, socket: AgentSocket, reason: str) -> None:
+        """Nobody reads it."""
 
     def is_healthy(self) -> bool:
         return True

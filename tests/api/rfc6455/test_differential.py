@@ -41,7 +41,7 @@ STRICTER = {
 class Leaving(Echo):
     """Sends every text back; closes on LEAVE."""
 
-    def received(self, socket: AgentSocket, text: str) -> None:
+    def received(self, socket: AgentSocket, text: str, size_bytes: int) -> None:
         if text == LEAVE:
             socket.close(LEFT, "bye")
         else:

@@ -8,7 +8,7 @@ import tracemalloc
 
 import pytest
 
-from api.gateway.meter import BURST_S, MESSAGES_PER_S, Meter
+from api.gateway.meter import BURST_S, MESSAGES_PER_S
 from api.gateway.websocket import LINGER_S, AgentSocket
 from tests.api.rfc6455.peer import CONT, PONG, TEXT, close, connected, fragments, frame, head, ping, request, talk, text
 from tests.api.rfc6455.stand_in import Echo
@@ -71,7 +71,7 @@ def test_refused_message_leaves_others_alone(port: int) -> None:
 def test_endless_fragments_cost_no_more_than_what_they_hold(
     monkeypatch: pytest.MonkeyPatch, part: bytes, count: int
 ) -> None:
-    monkeypatch.setattr(Meter, "spend", lambda meter, now, size_bytes: 0.0)  # A patient peer, hours of it in a moment.
+    monkeypatch.setattr("api.gateway.websocket.spent", lambda *_: 0.0)  # A patient peer, hours of it in a moment.
     socket = opened(KeptTransport())
     socket.data_received(frame(TEXT, fin=False))
     stream = frame(CONT, part, fin=False) * 1000
@@ -98,7 +98,7 @@ def test_connection_that_its_owner_cut_brings_nothing_more() -> None:
     socket = opened(transport, owner)
     written = len(transport.written)
 
-    socket.data_received(ping() + text("first") + text("second"))
+    socket.data_received(text("first") + ping() + text("second"))
 
     assert owner.heard == ["first"]
     assert len(transport.written) == written
@@ -121,7 +121,7 @@ class Cutting(Echo):
     def __init__(self) -> None:
         self.heard: list[str] = []
 
-    def received(self, socket: AgentSocket, text: str) -> None:
+    def received(self, socket: AgentSocket, text: str, size_bytes: int) -> None:
         self.heard.append(text)
         socket.abort()
 
