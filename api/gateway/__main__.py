@@ -24,7 +24,7 @@ log = get_logger()
 
 async def serve(settings: Settings) -> None:
     """Run one gateway until SIGTERM or SIGINT."""
-    engine = create_engine(settings.database_url)
+    engine = create_engine(settings.database_url, pings=False)
     redis = connect_redis(settings)
     client = await temporal.connect(settings)
     enrolment = EnrolmentTokens(settings.secret(settings.signing_key_file, "signing_key_file"))

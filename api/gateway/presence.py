@@ -6,19 +6,16 @@ import asyncio
 from collections.abc import Callable
 from datetime import datetime
 
-from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 from websockets.frames import CloseCode
 
 from api.clients import DATABASE_ERRORS
-from api.gateway import rows
-from api.gateway.nudges import Nudges
+from api.gateway.beats import Beats
 from api.gateway.session import Phase, Session
 from api.gateway.sessions import Sessions
 from api.gateway.websocket import REVOKED
-from stagely import routing
 from stagely.db.queries import agents, sweeps
-from stagely.db.queries.agents import Beat, Silence
+from stagely.db.queries.agents import Silence
 from stagely.ids import mint
 from stagely.logs import get_logger
 from stagely.settings import Settings
@@ -40,17 +37,16 @@ class Presence:
     def __init__(
         self,
         engine: AsyncEngine,
-        redis: Redis,
+        beats: Beats,
         sessions: Sessions,
         settings: Settings,
         lost_noted: Callable[[list[str]], None],
     ) -> None:
         self._engine = engine
-        self._redis = redis
+        self._beats = beats
         self._sessions = sessions
         self._settings = settings
         self._lost_noted = lost_noted
-        self.refreshes = Nudges(self._refresh, "routes")
         self._asked_at: datetime | None = None
         # Silence counts only while we could have heard something: from our start, or the database's return, on.
         self._listening_since = sessions.clock()
@@ -64,7 +60,7 @@ class Presence:
             await asyncio.sleep(SWEEP_S)
             try:
                 await self._close_revoked()  # First: it has a deadline, and it is short.
-                await self._write_beats()
+                await self._beats.write()
                 await self._find_silent()
                 await self._say_listening()  # Last: it says that all of the above was done.
             except DATABASE_ERRORS as error:
@@ -76,7 +72,7 @@ class Presence:
         while True:
             await asyncio.sleep(SWEEP_S)
             now = self._sessions.clock()
-            for session in list(self._sessions.every):
+            for session in self._sessions.unwell(now - MISSED_BEATS * self._settings.heartbeat_s):
                 self._end_if_hanging(session, now)
 
     def _end_if_hanging(self, session: Session, now: float) -> None:
@@ -86,29 +82,10 @@ class Presence:
             session.refuse("hello_timeout", "no HELLO within 5 s", CloseCode.POLICY_VIOLATION, now)
         elif session.phase is Phase.CLOSED and waited_s > CLOSE_TIMEOUT_S:
             session.socket.abort()
-        elif session.phase is Phase.OPEN and now - session.heard_at > MISSED_BEATS * self._settings.heartbeat_s:
+        elif session.phase is Phase.OPEN:
             log.info("socket is dead", vm_id=session.who.vm_id, silent_s=round(now - session.heard_at))
             session.enter(Phase.CLOSED, now)
             session.socket.abort()
-
-    async def _write_beats(self) -> None:
-        beating = [session for session in self._sessions.opened() if session.heartbeat is not None]
-        beats = [
-            Beat(session.who.vm_id, rows.services_json(session.heartbeat.services))
-            for session in beating
-            if session.heartbeat is not None
-        ]
-        if not beats:
-            return
-        written = {session: session.heartbeat for session in beating}
-        labels = await agents.note_beats(self._engine, beats)
-        for session, beat in written.items():
-            if session.heartbeat is beat:  # A newer one came meanwhile: it is for the next round.
-                session.heartbeat = None
-        self.refreshes.put(labels)
-
-    async def _refresh(self, labels: list[str]) -> None:
-        await routing.refresh(self._redis, labels)
 
     async def _close_revoked(self) -> None:
         revoked, self._asked_at = await agents.revoked(self._engine, self._asked_at)

@@ -13,6 +13,7 @@ from temporalio.client import Client
 from websockets.frames import CloseCode
 
 from agent.protocol import Heartbeat, Hello, Log, ProtocolError, Result, Status, ToCore, decode_to_core
+from api.gateway.beats import Beats
 from api.gateway.forward import Forwarder
 from api.gateway.hellos import Hellos
 from api.gateway.inbox import Inbox, Received
@@ -26,7 +27,7 @@ from stagely.logs import get_logger
 from stagely.settings import Settings
 from stagely.tokens import EnrolmentTokens
 
-RECEIVE_BUFFER_BYTES = 128 * 1024  # Bounds what the kernel keeps for an agent that we do not read from.
+RECEIVE_BUFFER_BYTES = 64 * 1024  # Bounds what the kernel keeps for an agent that we do not read from.
 SEND_BUFFER_BYTES = 64 * 1024
 DRAIN_TIMEOUT_S = 5.0  # For storing what was received; then agents are told to come back.
 GOODBYE_S = 0.5
@@ -55,7 +56,8 @@ class Gateway:
         self._outbox = Outbox(engine, redis, self._sessions, tokens, self._forwarder.nudge)
         self._inbox = Inbox(engine, redis, clock, self._forwarder.nudge)
         self._hellos = Hellos(engine, enrolment, self._sessions, settings.heartbeat_s, self._admitted)
-        self._presence = Presence(engine, redis, self._sessions, settings, self._forwarder.nudge)
+        self._beats = Beats(engine, redis, clock, settings.heartbeat_s)
+        self._presence = Presence(engine, self._beats, self._sessions, settings, self._forwarder.nudge)
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._failures: list[Exception] = []
@@ -140,7 +142,7 @@ class Gateway:
         elif session.phase is not Phase.OPEN:
             raise ProtocolError("unexpected_message", "the first message is HELLO; wait for WELCOME")
         elif isinstance(message, Heartbeat):
-            session.heartbeat = message
+            self._beats.put(session, message)
         else:
             self._take(session, message, size_bytes)
 
@@ -164,7 +166,7 @@ class Gateway:
             self._outbox.run,
             self._outbox.listen,
             self._presence.run,
-            self._presence.refreshes.run,
+            self._beats.refreshes.run,
             self._presence.sweep,
         )
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from agent.protocol import VERSION, Ack, Heartbeat, Log, Message, Refused, Result, Status, encode
+from agent.protocol import VERSION, Ack, Log, Message, Refused, Result, Status, encode
 from api.gateway.websocket import FULL, GAP, AgentSocket
 from stagely.db.queries.agents import CommandRow, EnrolledVm
 
-UNSTORED_LIMIT_BYTES = 1024 * 1024  # Per agent; beyond it the socket is not read until the batcher caught up.
+UNSTORED_LIMIT_BYTES = 256 * 1024  # Per agent; beyond it the socket is not read until the batcher caught up.
 
 Numbered = Log | Status | Result
 
@@ -49,10 +49,11 @@ class Session:
         "commands",
         "has_hole",
         "heard_at",
-        "heartbeat",
         "phase",
         "phase_since",
         "pushed",
+        "shown",
+        "shown_at",
         "socket",
         "version",
         "vm",
@@ -67,7 +68,8 @@ class Session:
         self.version = VERSION  # What was agreed with its HELLO.
         self.commands: dict[str, CommandFacts] = {}
         self.pushed: set[str] = set()
-        self.heartbeat: Heartbeat | None = None
+        self.shown = 0  # The hash of the services that were written last, and when that was.
+        self.shown_at = 0.0
         self.has_hole = False  # Postgres refused a part: nothing behind it is stored, or the hole would be final.
         self.acked_seq = 0
         self._received_seq = 0

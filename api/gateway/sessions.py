@@ -51,3 +51,7 @@ class Sessions:
 
     def opened(self) -> Iterable[Session]:
         return [session for session in self._by_vm.values() if session.phase is Phase.OPEN]
+
+    def unwell(self, heard_before: float) -> list[Session]:
+        """Those that are not open, or were last heard before this moment. Asked every second: cheap for all others."""
+        return [one for one in self.every if one.phase is not Phase.OPEN or one.heard_at < heard_before]

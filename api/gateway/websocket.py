@@ -37,7 +37,8 @@ GAP = 4009
 DEAF = 1  # Reasons to stop reading (bits): it does not read what we send,
 FULL = 2  # it has sent more than we have stored,
 FAST = 4  # or it sends more than its share.
-WRITE_LIMIT_BYTES = 32 * 1024  # An agent that does not read this much of what we sent is not read from either.
+WRITE_LIMIT_BYTES = 8 * 1024  # An agent that does not read this much of what we sent is not read from either.
+REST_S = 0.1  # Who sent too much rests a little longer than it must, and is then served several at once.
 CROWDED_RETRY_S = "5"  # By then the queue of a herd is served; agents spread their next dials themselves.
 LINGER_S = 2.0  # For the agent to end its side after we ended ours; closing at once could destroy our last words.
 REASON_LIMIT_BYTES = 123  # A close frame holds 125 bytes, two of them the code (RFC 6455 section 5.5).
@@ -317,12 +318,12 @@ class AgentSocket(asyncio.Protocol):
         self._paid_at = spent(self._paid_at, now, size_bytes)
         if self._paid_at > now and not self._pauses & FAST:
             self.pause(FAST)
-            asyncio.get_running_loop().call_later(owed_s(self._paid_at, now), self._read_on)
+            asyncio.get_running_loop().call_later(owed_s(self._paid_at, now) + REST_S, self._read_on)
 
     def _read_on(self) -> None:
         left_s = owed_s(self._paid_at, time.monotonic())
         if left_s:
-            asyncio.get_running_loop().call_later(left_s, self._read_on)
+            asyncio.get_running_loop().call_later(left_s + REST_S, self._read_on)
             return
         self.resume(FAST)
 

@@ -22,13 +22,17 @@ def async_url(url: str) -> URL:
     return make_url(url).set(drivername="postgresql+asyncpg")
 
 
-def create_engine(url: str) -> AsyncEngine:
-    """An engine for `postgresql://user:password@host:port/name`. Connects on first use; close it with `dispose()`."""
+def create_engine(url: str, *, pings: bool = True) -> AsyncEngine:
+    """An engine for `postgresql://user:password@host:port/name`. Connects on first use; close it with `dispose()`.
+
+    `pings`: each use first asks whether its connection still lives. Without, the first use after a restart of the
+    database fails: for a process that tries everything again anyway and asks often.
+    """
     return create_async_engine(
         async_url(url),
         pool_size=POOL_SIZE,
         max_overflow=POOL_SIZE,
-        pool_pre_ping=True,
+        pool_pre_ping=pings,
         hide_parameters=True,  # What people build and log is no business of our error logs.
         connect_args={
             "timeout": CONNECT_TIMEOUT_S,

@@ -94,7 +94,7 @@ class Environment(SQLModel, table=True):
     expires_at: datetime | None = _time(nullable=True)
     is_pinned: bool = False
     warning: str = ""
-    last_heartbeat: datetime | None = _time(nullable=True)
+    last_heartbeat: datetime | None = _time(nullable=True)  # The one that last brought `services`.
     status_since: datetime = _time()
     created_at: datetime = _time()
     ended_at: datetime | None = _time(nullable=True)

@@ -204,22 +204,6 @@ async def forwarded(engine: AsyncEngine, keys: Sequence[EventKey]) -> set[EventK
         return {(row.vm_id, row.boot_id, row.seq) for row in rows}
 
 
-@dataclass(frozen=True, slots=True)
-class Beat:
-    """The newest heartbeat of one VM. `services` is JSON text, a list of {name, status, health, exit_code}."""
-
-    vm_id: str
-    services: str
-
-
-async def note_beats(engine: AsyncEngine, beats: Sequence[Beat]) -> list[str]:
-    """Remember that these VMs live and what their previews run. Returns the route labels to keep alive."""
-    async with engine.begin() as connection:
-        await connection.execute(_SEEN, {"vm_ids": [beat.vm_id for beat in beats]})
-        rows = await connection.execute(_BEAT_ENVIRONMENTS, _columns(beats, ("vm_id", "services")))
-        return [str(label) for row in rows for label in row.labels]
-
-
 async def revoked(engine: AsyncEngine, since: datetime | None) -> tuple[set[str], datetime]:
     """VMs that are being destroyed, or were proven gone after `since`, and the time to ask with next."""
     async with engine.connect() as connection:
@@ -406,15 +390,6 @@ FROM agent_events e
 JOIN unnest(CAST(:vm_id AS text[]), CAST(:boot_id AS text[]), CAST(:seq AS integer[])) AS g(vm_id, boot_id, seq)
   ON e.vm_id = g.vm_id AND e.boot_id = g.boot_id AND e.seq = g.seq
 WHERE e.forwarded_at IS NOT NULL
-""")
-
-_SEEN = text("UPDATE vms SET last_seen_at = now() WHERE id = ANY(CAST(:vm_ids AS text[])) AND state = 'running'")
-
-_BEAT_ENVIRONMENTS = text("""
-UPDATE environments e SET last_heartbeat = now(), services = CAST(g.services AS json)
-FROM unnest(CAST(:vm_id AS text[]), CAST(:services AS text[])) AS g(vm_id, services)
-WHERE e.vm_id = g.vm_id AND g.vm_id <> ''
-RETURNING e.labels
 """)
 
 _REVOKED = text("""

@@ -1,0 +1,152 @@
+"""What of the heartbeats reaches Postgres and Redis, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+
+import pytest
+from redis.asyncio import Redis
+from sqlalchemy import text
+
+from agent.protocol import AgentState, Heartbeat, Service
+from api.clients import DATABASE_ERRORS
+from api.gateway.beats import GATHERING_S, SHOW_AGAIN_S, Beats
+from api.gateway.session import Session
+from api.gateway.websocket import AgentSocket
+from edge.routes import Route, RouteStatus
+from stagely import routing
+from stagely.db.queries.agents import EnrolledVm
+from tests.api.ledger import HASH, Ledger
+from tests.api.rfc6455.stand_in import Echo
+from tests.api.world import eventually
+
+UP = Heartbeat(AgentState.HEALTHY, (Service("web", "running", "healthy"),))
+DOWN = dataclasses.replace(UP, services=(Service("web", "exited", "", 1),))
+VM = EnrolledVm("vm-1", "local", "prj-1", "env-1", "run-1", "preview", "vm/vm-1", "local/guestbook", "boot-1", 0)
+
+
+class Time:
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+async def session(ledger: Ledger) -> Session:
+    """An open one of env-1's preview."""
+    await ledger.add_vm("vm-1", role="preview", state="running")
+    await change(ledger, "UPDATE environments SET vm_id = 'vm-1' WHERE id = 'env-1'")
+    made = Session(AgentSocket(Echo()), 1000.0)
+    made.open(VM, 1000.0)
+    return made
+
+
+async def change(ledger: Ledger, statement: str) -> None:
+    async with ledger.engine.begin() as db:
+        await db.execute(text(statement))
+
+
+async def shown(ledger: Ledger) -> list[str]:
+    return [service["status"] for service in (await ledger.environment()).services]
+
+
+async def test_news_is_written_at_the_next_turn(ledger: Ledger, redis: Redis, session: Session) -> None:
+    beats = Beats(ledger.engine, redis, Time(), 30)
+    beats.put(session, UP)
+    await beats.write()
+
+    beats.put(session, DOWN)
+    await beats.write()
+
+    assert await shown(ledger) == ["exited"]
+
+
+async def test_only_the_newest_of_several_heartbeats_is_written(ledger: Ledger, redis: Redis, session: Session) -> None:
+    beats = Beats(ledger.engine, redis, Time(), 30)
+
+    beats.put(session, DOWN)
+    beats.put(session, UP)
+    await beats.write()
+
+    assert await shown(ledger) == ["running"]
+
+
+async def test_heartbeat_without_news_waits_for_others_and_leaves_the_services_alone(
+    ledger: Ledger, redis: Redis, session: Session
+) -> None:
+    clock = Time()
+    beats = Beats(ledger.engine, redis, clock, 30)
+    beats.put(session, UP)
+    await beats.write()
+    await change(ledger, "UPDATE vms SET last_seen_at = NULL")
+    await change(ledger, "UPDATE environments SET services = '[]'")
+
+    beats.put(session, UP)
+    await beats.write()
+    at_once = (await ledger.vm("vm-1")).last_seen_at
+    clock.now += GATHERING_S
+    await beats.write()
+
+    assert at_once is None
+    assert (await ledger.vm("vm-1")).last_seen_at is not None
+    assert await shown(ledger) == []
+
+
+async def test_what_somebody_else_wrote_meanwhile_is_put_right_after_a_while(
+    ledger: Ledger, redis: Redis, session: Session
+) -> None:
+    clock = Time()
+    beats = Beats(ledger.engine, redis, clock, 30)
+    beats.put(session, UP)
+    await beats.write()
+    await change(ledger, "UPDATE environments SET services = '[]'")
+
+    clock.now += SHOW_AGAIN_S
+    beats.put(session, UP)
+    await beats.write()
+
+    assert await shown(ledger) == ["running"]
+
+
+async def test_route_of_a_preview_that_never_changes_is_kept_alive(
+    ledger: Ledger, redis: Redis, session: Session
+) -> None:
+    clock = Time()
+    beats = Beats(ledger.engine, redis, clock, 30)
+    beats.put(session, UP)
+    await beats.write()
+    await routing.announce(redis, {HASH: Route(RouteStatus.READY, "guestbook", "local", 7, "env-1", "10.0.0.2", 9443)})
+    await redis.expire(f"route:{HASH}", 10)
+
+    clock.now += SHOW_AGAIN_S
+    beats.put(session, UP)
+    await beats.write()
+
+    async def is_refreshed() -> bool:
+        return int(await redis.ttl(f"route:{HASH}")) > 3000
+
+    async with asyncio.TaskGroup() as group:
+        refreshing = group.create_task(beats.refreshes.run())
+        await eventually(is_refreshed)
+        refreshing.cancel()
+
+
+async def test_heartbeats_that_could_not_be_written_are_written_when_the_database_takes_them_again(
+    ledger: Ledger, redis: Redis, session: Session
+) -> None:
+    beats = Beats(ledger.engine, redis, Time(), 30)
+    beats.put(session, UP)
+    await change(ledger, "ALTER TABLE environments RENAME TO hidden")
+    with pytest.raises(DATABASE_ERRORS):
+        await beats.write()
+    await change(ledger, "ALTER TABLE hidden RENAME TO environments")
+
+    beats.put(session, UP)
+    await beats.write()
+
+    assert await shown(ledger) == ["running"]
