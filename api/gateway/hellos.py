@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -18,7 +18,7 @@ from api.gateway.session import Phase, Session
 from api.gateway.sessions import Sessions
 from api.gateway.websocket import REVOKED
 from stagely.db.queries import agents
-from stagely.db.queries.agents import EnrolledVm, Enrolment, TurnedAway
+from stagely.db.queries.agents import CommandRow, EnrolledVm, Enrolment, TurnedAway
 from stagely.logs import get_logger
 from stagely.tokens import EnrolmentTokens, TokenRefused
 
@@ -39,7 +39,10 @@ class _Checked:
 
 
 class Hellos:
-    """`admitted` is told the VMs that were let in, after their WELCOME, and those whose enrolment is disputed."""
+    """`admitted` is told the VMs that were let in, after their WELCOME, or whose enrolment is disputed.
+
+    And which of them have commands to get: nearly none of a herd, and each would be a question to Postgres.
+    """
 
     def __init__(
         self,
@@ -47,7 +50,7 @@ class Hellos:
         tokens: EnrolmentTokens,
         sessions: Sessions,
         heartbeat_s: float,
-        admitted: Callable[[list[str]], None],
+        admitted: Callable[[list[str], set[str]], None],
     ) -> None:
         self._engine = engine
         self._tokens = tokens
@@ -123,15 +126,16 @@ class Hellos:
             for checked in batch.values():
                 self._turn_back(checked.session)
             return
+        commands = _by_vm(rows)
         for vm_id, vm in inside.items():
             checked = batch[vm_id]
-            checked.session.learn([row for row in rows if row.vm_id == vm_id])
+            checked.session.learn(commands.get(vm_id, []))
             self._welcome(checked.session, vm)
         for vm_id, turned in away.items():
             self._refuse(batch[vm_id], turned)
         for vm_id in disputed:
             self._end_disputed(vm_id)
-        self._admitted([*inside, *disputed])
+        self._admitted([*inside, *disputed], {row.vm_id for row in rows if row.body is not None})
 
     def _welcome(self, session: Session, vm: EnrolledVm) -> None:
         if session.phase is not Phase.CHECKING:
@@ -162,6 +166,13 @@ class Hellos:
         if session is not None:
             text = f"another agent came with the token of {vm_id}"
             session.refuse("enrolment_disputed", text, REVOKED, self._sessions.clock(), final=True)
+
+
+def _by_vm(rows: Iterable[CommandRow]) -> dict[str, list[CommandRow]]:
+    found: dict[str, list[CommandRow]] = {}
+    for row in rows:
+        found.setdefault(row.vm_id, []).append(row)
+    return found
 
 
 def _is_disputed(checked: _Checked, turned: TurnedAway) -> bool:

@@ -124,8 +124,10 @@ class Gateway:
     def received(self, socket: AgentSocket, text: str, size_bytes: int) -> None:
         session = _session(socket)
         session.heard_at = now = self._sessions.clock()
+        if session.phase is Phase.OPEN and self._beats.is_known(session, text):
+            return
         try:
-            self._dispatch(session, decode_to_core(text), size_bytes)
+            self._dispatch(session, decode_to_core(text), text, size_bytes)
         except ProtocolError as error:
             reason = str(error)[:300]
             log.warning("frame refused", vm_id=_vm_id(session), peer=socket.peer, error_code=error.code, reason=reason)
@@ -134,7 +136,7 @@ class Gateway:
             log.warning("sequence gap", vm_id=_vm_id(session), error_code="gap", reason=str(error))
             session.refuse_gap(error, now)
 
-    def _dispatch(self, session: Session, message: ToCore, size_bytes: int) -> None:
+    def _dispatch(self, session: Session, message: ToCore, text: str, size_bytes: int) -> None:
         if isinstance(message, Hello):
             if session.phase is not Phase.WAITING:
                 raise ProtocolError("unexpected_message", "HELLO is the first message and comes once")
@@ -142,7 +144,7 @@ class Gateway:
         elif session.phase is not Phase.OPEN:
             raise ProtocolError("unexpected_message", "the first message is HELLO; wait for WELCOME")
         elif isinstance(message, Heartbeat):
-            self._beats.put(session, message)
+            self._beats.put(session, message, text)
         else:
             self._take(session, message, size_bytes)
 
@@ -150,9 +152,9 @@ class Gateway:
         if session.take(message, size_bytes):
             self._inbox.put(Received(session, message, size_bytes))
 
-    def _admitted(self, vm_ids: list[str]) -> None:
+    def _admitted(self, vm_ids: list[str], with_commands: set[str]) -> None:
         self._forwarder.nudge(vm_ids)
-        self._outbox.want(vm_ids)
+        self._outbox.want(with_commands)
 
     def _new_socket(self) -> AgentSocket:
         return AgentSocket(self)

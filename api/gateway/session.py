@@ -68,7 +68,7 @@ class Session:
         self.version = VERSION  # What was agreed with its HELLO.
         self.commands: dict[str, CommandFacts] = {}
         self.pushed: set[str] = set()
-        self.shown = 0  # The hash of the services that were written last, and when that was.
+        self.shown = 0  # What the heartbeat that was written last said (api/gateway/beats.py), and when that was.
         self.shown_at = 0.0
         self.has_hole = False  # Postgres refused a part: nothing behind it is stored, or the hole would be final.
         self.acked_seq = 0

@@ -1,7 +1,7 @@
 """Cores, descriptors, and what processes use, as the kernel counts it.
 
-Source: proc(5): /proc/PID/smaps_rollup (Pss), /proc/stat; clock_gettime(2) and linux/posix-timers.h: the CPU clock of
-another process is (~PID << 3) | 2, in nanoseconds and with threads that have ended.
+Source: proc(5): /proc/PID/smaps_rollup (Pss_Anon), /proc/stat; clock_gettime(2) and linux/posix-timers.h: the CPU
+clock of another process is (~PID << 3) | 2, in nanoseconds and with threads that have ended.
 """
 
 from __future__ import annotations
@@ -59,15 +59,18 @@ def cpu_seconds(pid: int) -> float:
 
 
 def pss_kib(pid: int) -> int:
-    """Memory of one process with its share of what it shares. Raises FileNotFoundError when it has ended."""
+    """Memory that is one process's own: without files, which cost less the more others have them open, too.
+
+    Raises FileNotFoundError when it has ended.
+    """
     return parse_pss(Path(f"/proc/{pid}/smaps_rollup").read_text())
 
 
 def parse_pss(text: str) -> int:
     for line in text.splitlines():
-        if line.startswith("Pss:"):
+        if line.startswith("Pss_Anon:"):
             return int(line.split()[1])
-    raise ValueError("no line `Pss:` in smaps_rollup")
+    raise ValueError("no line `Pss_Anon:` in smaps_rollup")
 
 
 def core_busy_seconds(core: int) -> float:

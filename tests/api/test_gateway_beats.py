@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
 
-from agent.protocol import AgentState, Heartbeat, Service
+from agent.protocol import AgentState, Heartbeat, Service, encode
 from api.clients import DATABASE_ERRORS
 from api.gateway.beats import GATHERING_S, SHOW_AGAIN_S, Beats
 from api.gateway.session import Session
@@ -51,16 +51,25 @@ async def change(ledger: Ledger, statement: str) -> None:
         await db.execute(text(statement))
 
 
+def hear(beats: Beats, session: Session, heartbeat: Heartbeat) -> bool:
+    """As the gateway does with a frame; whether it had to be decoded."""
+    text = encode(heartbeat)
+    if beats.is_known(session, text):
+        return False
+    beats.put(session, heartbeat, text)
+    return True
+
+
 async def shown(ledger: Ledger) -> list[str]:
     return [service["status"] for service in (await ledger.environment()).services]
 
 
 async def test_news_is_written_at_the_next_turn(ledger: Ledger, redis: Redis, session: Session) -> None:
     beats = Beats(ledger.engine, redis, Time(), 30)
-    beats.put(session, UP)
+    hear(beats, session, UP)
     await beats.write()
 
-    beats.put(session, DOWN)
+    hear(beats, session, DOWN)
     await beats.write()
 
     assert await shown(ledger) == ["exited"]
@@ -69,8 +78,8 @@ async def test_news_is_written_at_the_next_turn(ledger: Ledger, redis: Redis, se
 async def test_only_the_newest_of_several_heartbeats_is_written(ledger: Ledger, redis: Redis, session: Session) -> None:
     beats = Beats(ledger.engine, redis, Time(), 30)
 
-    beats.put(session, DOWN)
-    beats.put(session, UP)
+    hear(beats, session, DOWN)
+    hear(beats, session, UP)
     await beats.write()
 
     assert await shown(ledger) == ["running"]
@@ -81,12 +90,12 @@ async def test_heartbeat_without_news_waits_for_others_and_leaves_the_services_a
 ) -> None:
     clock = Time()
     beats = Beats(ledger.engine, redis, clock, 30)
-    beats.put(session, UP)
+    hear(beats, session, UP)
     await beats.write()
     await change(ledger, "UPDATE vms SET last_seen_at = NULL")
     await change(ledger, "UPDATE environments SET services = '[]'")
 
-    beats.put(session, UP)
+    hear(beats, session, UP)
     await beats.write()
     at_once = (await ledger.vm("vm-1")).last_seen_at
     clock.now += GATHERING_S
@@ -102,12 +111,13 @@ async def test_what_somebody_else_wrote_meanwhile_is_put_right_after_a_while(
 ) -> None:
     clock = Time()
     beats = Beats(ledger.engine, redis, clock, 30)
-    beats.put(session, UP)
+    hear(beats, session, UP)
     await beats.write()
     await change(ledger, "UPDATE environments SET services = '[]'")
 
     clock.now += SHOW_AGAIN_S
-    beats.put(session, UP)
+    session.heard_at = clock.now
+    hear(beats, session, UP)
     await beats.write()
 
     assert await shown(ledger) == ["running"]
@@ -118,13 +128,14 @@ async def test_route_of_a_preview_that_never_changes_is_kept_alive(
 ) -> None:
     clock = Time()
     beats = Beats(ledger.engine, redis, clock, 30)
-    beats.put(session, UP)
+    hear(beats, session, UP)
     await beats.write()
     await routing.announce(redis, {HASH: Route(RouteStatus.READY, "guestbook", "local", 7, "env-1", "10.0.0.2", 9443)})
     await redis.expire(f"route:{HASH}", 10)
 
     clock.now += SHOW_AGAIN_S
-    beats.put(session, UP)
+    session.heard_at = clock.now
+    hear(beats, session, UP)
     await beats.write()
 
     async def is_refreshed() -> bool:
@@ -140,13 +151,50 @@ async def test_heartbeats_that_could_not_be_written_are_written_when_the_databas
     ledger: Ledger, redis: Redis, session: Session
 ) -> None:
     beats = Beats(ledger.engine, redis, Time(), 30)
-    beats.put(session, UP)
+    hear(beats, session, UP)
     await change(ledger, "ALTER TABLE environments RENAME TO hidden")
     with pytest.raises(DATABASE_ERRORS):
         await beats.write()
     await change(ledger, "ALTER TABLE hidden RENAME TO environments")
 
-    beats.put(session, UP)
+    hear(beats, session, UP)
     await beats.write()
 
     assert await shown(ledger) == ["running"]
+
+
+async def test_frame_that_differs_in_its_numbers_only_is_not_decoded_again(
+    ledger: Ledger, redis: Redis, session: Session
+) -> None:
+    clock = Time()
+    beats = Beats(ledger.engine, redis, clock, 30)
+    hear(beats, session, UP)
+    await beats.write()
+    session.heard_at = clock.now
+
+    assert not hear(beats, session, dataclasses.replace(UP, disk_free_bytes=17, memory_free_bytes=4))
+    assert hear(beats, session, dataclasses.replace(UP, state=AgentState.FAILED))
+    assert hear(beats, session, DOWN)
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        '"memory_free_bytes":1,"memory_free_bytes":2}',
+        '"memory_free_bytes":-1}',
+        '"memory_free_bytes":1,"x":1}',
+        "",
+        "}",
+    ],
+)
+async def test_frame_that_looks_like_the_last_one_and_is_damaged_is_decoded(
+    ledger: Ledger, redis: Redis, session: Session, tail: str
+) -> None:
+    clock = Time()
+    beats = Beats(ledger.engine, redis, clock, 30)
+    hear(beats, session, UP)
+    await beats.write()
+    session.heard_at = clock.now
+    head, _, _ = encode(UP).rpartition('"memory_free_bytes"')
+
+    assert not beats.is_known(session, head + tail)

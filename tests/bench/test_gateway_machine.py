@@ -12,6 +12,8 @@ SMAPS = """55d0-7ffd ---p 00000000 00:00 0                          [rollup]
 Rss:               14236 kB
 Pss:                4711 kB
 Pss_Dirty:          3412 kB
+Pss_Anon:           3308 kB
+Pss_File:           1403 kB
 """
 STAT = """cpu  1000 20 300 9000 50 0 7 0 0 0
 cpu0 400 10 100 4000 30 0 5 2 0 0
@@ -20,8 +22,8 @@ intr 1
 """
 
 
-def test_pss_is_read_in_kib() -> None:
-    assert parse_pss(SMAPS) == 4711
+def test_memory_of_its_own_is_read_in_kib() -> None:
+    assert parse_pss(SMAPS) == 3308
 
 
 def test_busy_seconds_of_a_core_leave_idle_and_waiting_for_disks_out() -> None:
