@@ -206,14 +206,17 @@ def _activity_worker(client: Client, queue: str, activities: Activities, setting
 
 
 def user_data(settings: Settings, archive_sha256: str) -> UserData:
-    """Cloud-init's document of a VM; its enrolment token follows from the ledger row, so a retry renders the same."""
+    """Cloud-init's document of a VM; its enrolment token follows from the ledger row, so a retry renders the same.
+
+    The VM may be made as late as the order's limit after its row. The token outlives that by its whole life.
+    """
     signer = tokens.EnrolmentTokens(settings.secret(settings.signing_key_file, "signing_key_file"))
 
     def document(order: VmLeaseInput, issued_at: float) -> str:
         return render(
             MachineBoot(
                 agent_id=order.vm_id,
-                token=signer.mint(order.vm_id, issued_at),
+                token=signer.mint(order.vm_id, issued_at, order.create_limit_s + tokens.ENROLMENT_TTL_S),
                 core_url=settings.agent_url,
                 archive_url=f"{settings.core_url}/v1/agent/archive/{archive_sha256}/stagely-agent.pyz",
                 archive_sha256=archive_sha256,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -13,17 +14,28 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
 from agent import protocol
+from agent.identity import CredentialStore, IdentityError
 from agent.outbox import Outbox
-from agent.protocol import Heartbeat, ProtocolError, ToAgent, Welcome
+from agent.protocol import (
+    NONCE_BYTES,
+    NONCE_HEADER,
+    WELCOME_TIMEOUT_S,
+    Heartbeat,
+    Hello,
+    ProtocolError,
+    ToAgent,
+    Welcome,
+)
 from agent.session import Effect, Reconnect, Session
 
 OPEN_TIMEOUT_S = 15.0
-WELCOME_TIMEOUT_S = 60.0  # Behind a herd of 10,000 the gateway's queue takes 20 s (reference/gateway.md section 5).
 PING_S = 20.0  # With the same limit for the answer: a half-open connection is noticed within 40 s.
 CLOSE_TIMEOUT_S = 2.0
 LONGEST_WAIT_S = 60.0
 FIRST_DIAL_S = 1.0  # Before the first Welcome nobody else is waiting: the core is just starting, or unreachable.
 PATIENT_S = 10.0  # A refused dial this soon after a loss is a gateway that restarts: it does not double the wait.
+
+_NONCE = re.compile(rf"[0-9a-f]{{{2 * NONCE_BYTES}}}")
 
 log = logging.getLogger("stagely.agent.connection")
 
@@ -69,6 +81,7 @@ class Ends:
     """What the connection serves: `apply` carries out an effect, `heartbeat` says how the machine is now."""
 
     session: Session
+    credentials: CredentialStore
     outbox: Outbox
     contact: Contact
     apply: Callable[[Effect], Awaitable[None]]
@@ -92,6 +105,7 @@ class Connection:
         """One connection from dial to loss; the seconds to wait before the next."""
         was_welcomed, was_refused = False, False
         try:
+            await self._ends.credentials.open()  # Before the dial: the gateway waits 5 s only for what follows it.
             async with connect(
                 self._url,
                 compression=None,
@@ -112,13 +126,15 @@ class Connection:
             log.info("core not reached: %s", error)
         except (OSError, TimeoutError, InvalidHandshake, InvalidURI, ConnectionClosed, _Lost) as error:
             log.info("connection to the core is over: %s", error or type(error).__name__)
+        except IdentityError as error:
+            log.error("this agent cannot say who it is: %s", error)
         finally:
             self._ends.session.lost()
         now = time.monotonic()
         return self._backoff.after_loss(now) if was_welcomed else self._backoff.after_failure(was_refused, now)
 
     async def _greet(self, socket: ClientConnection) -> Welcome:
-        await socket.send(protocol.encode(self._ends.session.connected()))
+        await socket.send(protocol.encode(await self._hello(_nonce(socket))))
         async with asyncio.timeout(WELCOME_TIMEOUT_S):
             while True:
                 message = await self._receive(socket)
@@ -127,6 +143,10 @@ class Connection:
                 if isinstance(message, Welcome):
                     log.info("core reached")
                     return message
+
+    async def _hello(self, nonce: str) -> Hello:
+        credentials = self._ends.credentials
+        return await credentials.signed(self._ends.session.connected(credentials.current), nonce)
 
     async def _talk(self, socket: ClientConnection, welcome: Welcome) -> None:
         try:
@@ -174,6 +194,14 @@ class Connection:
             await socket.send(protocol.encode(self._ends.heartbeat(), self._ends.session.version))
             self._ends.contact.note()  # The library's pings end a connection on which nobody answers.
             await asyncio.sleep(every_s)
+
+
+def _nonce(socket: ClientConnection) -> str:
+    """What this connection's Hello is signed over."""
+    nonce = socket.response.headers.get(NONCE_HEADER, "") if socket.response is not None else ""
+    if not _NONCE.fullmatch(nonce):
+        raise _Lost(f"the core's answer has no {NONCE_HEADER} header; something between us drops it, or it is no core")
+    return nonce
 
 
 def _in_version(frame: str, version: int) -> str:

@@ -13,12 +13,14 @@ import stat
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 from agent.config import Config, ConfigError, load
 from agent.engine import Engine, EngineError
 from agent.health import disk_free_bytes
-from agent.protocol import VERSION
+from agent.identity import OPENSSL, CredentialStore, IdentityError, kept_session
+from agent.protocol import VERSION, Hello
 from agent.run import Program, TookTooLong, capture
 
 CORE_TIMEOUT_S = 10.0
@@ -85,7 +87,11 @@ def _settings(path: Path, config: Config) -> Finding:
 
 
 async def _enrolment(config: Config) -> Finding:
-    if (config.state_dir / "enrolled").exists():
+    try:
+        kept = kept_session(config.state_dir)
+    except IdentityError as error:
+        return Finding("enrolment", Verdict.FAILED, str(error), "stagely redeploy orders another VM")
+    if kept is not None and kept[0]:
         return Finding("enrolment", Verdict.OK, "the core has welcomed this agent")
     remedy = "journalctl -u stagely-agent says why; a token is good for one machine and a limited time"
     return Finding("enrolment", Verdict.WARNING, "the core has never welcomed this agent", remedy)
@@ -115,6 +121,19 @@ async def _engine(config: Config) -> Finding:
     except EngineError as error:
         return Finding("engine", Verdict.FAILED, str(error), "systemctl status docker")
     return Finding("engine", Verdict.OK, f"Docker Engine {version.get('Version', 'of an unknown version')}")
+
+
+async def _openssl(config: Config) -> Finding:
+    """Whether it can do all that an agent needs of it, tried on a key that nobody uses."""
+    with TemporaryDirectory() as folder:
+        store = CredentialStore(Path(folder), Path(folder))
+        try:
+            await store.open()
+            await store.signed(Hello("doctor", "", "", "doctor", "", ""), "")
+        except IdentityError as error:
+            remedy = f"the machine's image needs {OPENSSL} 3.0 or newer, with Ed25519"
+            return Finding("openssl", Verdict.FAILED, str(error), remedy)
+    return Finding("openssl", Verdict.OK, f"{OPENSSL} makes Ed25519 keys and signs")
 
 
 def _tool(name: str, *argv: str) -> Check:
@@ -162,7 +181,7 @@ _CHECKS: tuple[Check, ...] = (
     _tool("compose", "docker", "compose", "version", "--short"),
     _tool("buildx", "docker", "buildx", "version"),
     _tool("git", "git", "--version"),
-    _tool("openssl", "openssl", "version"),
+    _openssl,
     _disk,
     _spool,
 )

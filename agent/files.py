@@ -6,15 +6,31 @@ import os
 from pathlib import Path
 
 
-def write_private(path: Path, text: str) -> None:
-    """Replace `path` by this text in one step, readable by its owner only."""
+def write_private(path: Path, text: str, *, is_durable: bool = False) -> None:
+    """Replace `path` by this text in one step, readable by its owner only. Raises OSError; then it is as it was.
+
+    `is_durable`: it is on the disk, and stays there when the machine loses its power, when this returns.
+    """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     beside = path.with_name(f".{path.name}.new")
     beside.unlink(missing_ok=True)
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
+        if is_durable:
+            file.flush()
+            os.fsync(descriptor)
     beside.replace(path)
+    if is_durable:
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_text(path: Path) -> str | None:

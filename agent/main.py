@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import time
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from agent.containers import Container, Containers
 from agent.deploy import Deployer
 from agent.engine import Engine
 from agent.files import read_text, write_private
+from agent.identity import CredentialStore
 from agent.ingress import Address, Ingress
 from agent.logs import ServiceLogs
 from agent.mask import Patterns
@@ -58,7 +58,9 @@ class Agent:
         self._patterns = _kept_patterns(config.run_dir / "masks.json")
         boot_id, spool = open_spool(config.state_dir, config.run_dir)
         self._outbox = Outbox(spool, ResultStore(config.state_dir / "results"))
-        self._session = self._new_session(boot_id)
+        identity = Identity(config.agent_id, boot_id, config.token)
+        self._session = Session(identity, self._outbox.results, spool.acked_seq)
+        self._credentials = CredentialStore(config.state_dir, config.run_dir)
         self._contact = Contact(time.monotonic())
         self._assemble(first_port)
 
@@ -94,14 +96,14 @@ class Agent:
             log.info("agent ends")
 
     async def _connect(self) -> None:
-        ends = Ends(self._session, self._outbox, self._contact, self._apply, self._heartbeat)
+        ends = Ends(self._session, self._credentials, self._outbox, self._contact, self._apply, self._heartbeat)
         await Connection(self._config.core_url, ends, Backoff(self._config.reconnect_first_wait_s)).run()
 
     async def _apply(self, effect: Effect) -> None:
         assert self._group is not None
         match effect:
             case Welcomed():
-                self._enrolled()
+                self._credentials.rotate()
             case Forget(seq=seq):
                 self._outbox.forget(seq)
             case Execute(command=command):
@@ -141,21 +143,6 @@ class Agent:
             health.memory_free_bytes(),
         )
 
-    def _new_session(self, boot_id: str) -> Session:
-        config = self._config
-        identity = Identity(config.agent_id, _proof(config.state_dir / "proof"), boot_id, config.token)
-        is_enrolled = (config.state_dir / "enrolled").exists()
-        return Session(identity, self._outbox.results, self._outbox.spool.acked_seq, is_enrolled)
-
-    def _enrolled(self) -> None:
-        marker = self._config.state_dir / "enrolled"
-        if marker.exists():
-            return
-        try:
-            write_private(marker, "")
-        except OSError as error:  # A full disk; the next Welcome tries again.
-            log.warning("it is not kept that this agent is enrolled: %s", error)
-
     def _last_outcome(self) -> AgentState:
         result = self._outbox.results.get(self._logs.command_id)
         is_healthy = result is not None and result.outcome is Outcome.SUCCEEDED
@@ -182,15 +169,6 @@ def _reach(containers: Containers, container: Container, port: int) -> Address |
     if container.addresses:
         return container.addresses[0], port
     return ("127.0.0.1", container.ports[port]) if port in container.ports else None
-
-
-def _proof(path: Path) -> str:
-    """The 32 random bytes that are this agent's credential, made at its first start."""
-    found = read_text(path)
-    if found is None:
-        found = os.urandom(32).hex()
-        write_private(path, found)
-    return found
 
 
 def _kept_patterns(path: Path) -> Patterns:

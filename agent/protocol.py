@@ -33,8 +33,12 @@ from agent.strict import build, object_of
 VERSION = 1
 MAX_FRAME_BYTES = 256 * 1024  # Larger than any command with 200 secrets of 1 KB; small enough that 10,000 agents fit.
 CONNECT_PATH = "/v1/agent/connect"
+NONCE_HEADER = "Stagely-Nonce"  # Of the 101 response: NONCE_BYTES in hex, which this connection's Hello is signed over.
+NONCE_BYTES = 16
+WELCOME_TIMEOUT_S = 60.0  # An agent's patience. Behind a herd of 10,000 the queue takes 20 s (reference/gateway.md, 5).
 INGRESS_PORT = 9443  # The first exposed service; the i-th one is reached at INGRESS_PORT + i.
 MAX_LOG_BYTES = 64 * 1024  # One Log message; the agent batches for 100 ms or up to this.
+_HELLO_DOMAIN = "stagely agent hello v1"  # Nothing else that this key may ever sign begins with this line.
 _ADDED_IN = "added_in"
 
 
@@ -122,15 +126,20 @@ class Exposed:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """First frame. `token` is the enrolment JWT; `proof` the 32 random bytes (hex) this agent made at its first start.
+    """First frame. `signature` is the agent's (Ed25519, hex) over `signed_bytes`, by the key behind `public_key` (hex).
 
-    The first Hello binds the proof to the VM; afterwards the proof alone is the session credential, and the same token
-    with another proof is refused (somebody else holds the token).
+    The first Hello's `token`, the enrolment JWT, binds the key to the VM; afterwards nothing but a signature by that
+    key opens it, together with `session`: 32 random bytes (hex) that every Welcome replaces by `next_session`. The
+    first Hello has "" there. Whoever comes with the right key and neither the newest session nor a repetition of the
+    Hello that made it holds a copy of the VM's disk, or the VM does; the same token with another key is as bad.
     """
 
     agent_id: str
-    proof: str = field(repr=False)
+    public_key: str
+    signature: str = field(repr=False)
     boot_id: str
+    session: str = field(repr=False)
+    next_session: str = field(repr=False)
     token: str = field(default="", repr=False)
     version: int = VERSION
 
@@ -303,6 +312,23 @@ TO_CORE: dict[str, type[ToCore]] = {c.__name__.upper(): c for c in typing.get_ar
 TO_AGENT: dict[str, type[ToAgent]] = {c.__name__.upper(): c for c in typing.get_args(ToAgent)}
 COMMANDS: tuple[type[Command], ...] = typing.get_args(Command)
 ADDED_MESSAGES: dict[type[Message], int] = {}  # The version each came with; those of version 1 are not listed.
+
+
+def signed_bytes(hello: Hello, nonce: str) -> bytes:
+    """What a Hello is signed over: who, by which key and sessions, on the one connection that was given `nonce`.
+
+    One field to a line. The core checks the form of each before it asks for these bytes: none may hold a newline.
+    """
+    lines = (
+        _HELLO_DOMAIN,
+        nonce,
+        hello.agent_id,
+        hello.boot_id,
+        hello.public_key,
+        hello.session,
+        hello.next_session,
+    )
+    return "\n".join(lines).encode()
 
 
 def negotiate(theirs: int, ours: int = VERSION) -> int:

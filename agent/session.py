@@ -99,21 +99,30 @@ Effect = Welcomed | Execute | Cancel | AnswerAgain | Forget | Hide | PowerOff | 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who speaks. `token` is used until the first Welcome, `proof` for ever."""
+    """Who speaks. `token` is shown as long as there is no session to show."""
 
     agent_id: str
-    proof: str = field(repr=False)
     boot_id: str
     token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a Hello shows: the agent's public key (hex), the session that the core let it in with last ("" before the
+    first Welcome), and the one that the next Welcome puts in its place.
+    """
+
+    public_key: str
+    session: str = field(repr=False)
+    next_session: str = field(repr=False)
 
 
 class Session:
     """The agent's end of the protocol. `results` are the answers of earlier commands, kept by the caller."""
 
-    def __init__(self, identity: Identity, results: Mapping[str, Result], acked_seq: int, is_enrolled: bool) -> None:
+    def __init__(self, identity: Identity, results: Mapping[str, Result], acked_seq: int) -> None:
         self.phase = Phase.OFFLINE
         self.sent_seq = acked_seq
-        self.is_enrolled = is_enrolled
         self.version = VERSION  # What the last Welcome named.
         self._identity = identity
         self._results = results
@@ -121,11 +130,12 @@ class Session:
         self._running: set[str] = set()
         self._answered_at: dict[str, int] = {}
 
-    def connected(self) -> Hello:
-        """The first frame of a new connection."""
+    def connected(self, shown: Credential) -> Hello:
+        """The first frame of a new connection, to be signed."""
         self.phase = Phase.GREETING
         me = self._identity
-        return Hello(me.agent_id, me.proof, me.boot_id, "" if self.is_enrolled else me.token)
+        token = "" if shown.session else me.token
+        return Hello(me.agent_id, shown.public_key, "", me.boot_id, shown.session, shown.next_session, token)
 
     def lost(self) -> None:
         if self.phase is not Phase.ENDED:
@@ -161,9 +171,10 @@ class Session:
     def _welcomed(self, welcome: Welcome) -> tuple[Effect, ...]:
         if welcome.version not in (VERSION, VERSION - 1):
             return (Reconnect(f"the core speaks version {welcome.version} of the protocol, this agent {VERSION}"),)
+        if self.phase is not Phase.GREETING:
+            return (Reconnect("the core said WELCOME to no HELLO"),)  # Each one renews the session: it counts once.
         self.version = welcome.version
         self.phase = Phase.ONLINE
-        self.is_enrolled = True
         # The core says what it has of this boot_id. It may have lost what it had confirmed; that is gone here, too.
         self.sent_seq = max(welcome.acked_seq, self._acked_seq)
         return (*self._acked(welcome.acked_seq), Welcomed(welcome.heartbeat_s))

@@ -1,4 +1,4 @@
-"""Enrolment tokens: what a new VM's agent shows the gateway once, before its own proof is bound to the VM's row.
+"""Enrolment tokens: what a new VM's agent shows the gateway once, before its own key is bound to the VM's row.
 
 A JWT signed with Ed25519. The key is made from the 32 bytes of the signing key file, and Ed25519 signs
 deterministically: the same VM, time and lifetime give the same token, so a repeated order renders the same user-data.
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-ENROLMENT_TTL_S = 30 * 60.0  # Architecture section 4: enough for the slowest boot, too short to be worth stealing.
+ENROLMENT_TTL_S = 30 * 60.0  # From the VM's creation on: enough for the slowest boot, too short to be worth stealing.
 ISSUER = "stagely"
 AUDIENCE = "stagely-agent"
 KIND = "enrolment"

@@ -6,10 +6,9 @@ import base64
 import hashlib
 import re
 
-from agent.protocol import CONNECT_PATH
+from agent.protocol import CONNECT_PATH, NONCE_HEADER
 
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(:[0-9]{0,5})?")
-NONCE_HEADER = "Stagely-Nonce"  # What this connection's HELLO must sign, so that a recorded one opens nothing.
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3.
 _MAX_PLAIN_BYTES = 4096  # Several times what an agent behind a proxy sends; the library has its own limits.
 _MAX_PLAIN_FIELDS = 64

@@ -9,21 +9,33 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy.ext.asyncio import AsyncEngine
 from websockets.frames import CloseCode
 
-from agent.protocol import VERSION, Hello, ProtocolError, Welcome, negotiate
+from agent.protocol import (
+    VERSION,
+    WELCOME_TIMEOUT_S,
+    Hello,
+    ProtocolError,
+    Welcome,
+    negotiate,
+    signed_bytes,
+)
 from api.clients import DATABASE_ERRORS
 from api.gateway.session import Phase, Session
 from api.gateway.sessions import Sessions
 from api.gateway.websocket import REVOKED
-from stagely.db.queries import agents
-from stagely.db.queries.agents import CommandRow, EnrolledVm, Enrolment, TurnedAway
+from stagely.db.queries import agents, enrolment
+from stagely.db.queries.agents import CommandRow, EnrolledVm
+from stagely.db.queries.enrolment import Enrolment, TurnedAway
 from stagely.logs import get_logger
 from stagely.tokens import EnrolmentTokens, TokenRefused
 
 WINDOW_S = 0.005  # gateway.md section 5: batches of 5 ms let 3,000 agents in per second instead of 1,450.
-_PROOF = re.compile(r"[0-9a-f]{64}\Z")
+_SECRET = re.compile(r"[0-9a-f]{64}\Z")  # Also the form of a public key.
+_SIGNATURE = re.compile(r"[0-9a-f]{128}\Z")
 _NAME = re.compile(r"[0-9A-Za-z._-]{1,64}\Z")
 
 log = get_logger()
@@ -31,7 +43,7 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """A HELLO whose form is good. `token_code` says why its token opens nothing ("" when it does)."""
+    """A HELLO of good form, signed by its key. `token_code` says why its token opens nothing ("" when it does)."""
 
     session: Session
     enrolment: Enrolment
@@ -68,6 +80,7 @@ class Hellos:
     def put(self, session: Session, hello: Hello) -> None:
         """Check what needs no database; the rest happens in the next batch."""
         now = self._sessions.clock()
+        nonce, session.socket.nonce = session.socket.nonce, ""
         try:
             session.version = negotiate(hello.version)
         except ProtocolError as error:
@@ -75,9 +88,12 @@ class Hellos:
             is_final = hello.version < VERSION
             session.refuse(error.code, str(error), CloseCode.POLICY_VIOLATION, now, final=is_final)
             return
-        if not (_NAME.match(hello.agent_id) and _NAME.match(hello.boot_id) and _PROOF.match(hello.proof)):
-            text = "agent_id and boot_id are names of at most 64 characters, proof is 64 hex digits"
-            session.refuse("bad_hello", text, CloseCode.POLICY_VIOLATION, now)
+        if not _has_good_form(hello):
+            session.refuse("bad_hello", _GOOD_FORM, CloseCode.POLICY_VIOLATION, now)
+        elif not _is_signed(hello, nonce):
+            log.warning("agent refused", vm_id=hello.agent_id, peer=session.socket.peer, error_code="bad_signature")
+            text = "the signature is not by public_key over this HELLO and this connection's nonce"
+            session.refuse("bad_signature", text, CloseCode.POLICY_VIOLATION, now)
         else:
             session.enter(Phase.CHECKING, now)
             self._waiting.append(self._check(session, hello))
@@ -90,14 +106,19 @@ class Hellos:
             await self._admit(self._next_batch())
 
     def _check(self, session: Session, hello: Hello) -> _Checked:
-        code = ""
+        code = self._token_code(hello)
+        shown, announced = _digest(hello.session), _digest(hello.next_session)
+        asks = Enrolment(hello.agent_id, hello.public_key, shown, announced, hello.boot_id, not code)
+        return _Checked(session, asks, code)
+
+    def _token_code(self, hello: Hello) -> str:
+        """Why the token opens nothing. Without one, as all but the first HELLOs come, there is nothing to check."""
+        if not hello.token:
+            return "token_invalid"
         try:
-            if self._tokens.verify(hello.token, time.time()) != hello.agent_id:
-                code = "token_of_another"
+            return "" if self._tokens.verify(hello.token, time.time()) == hello.agent_id else "token_of_another"
         except TokenRefused as error:
-            code = error.code
-        proof_sha256 = hashlib.sha256(hello.proof.encode()).hexdigest()
-        return _Checked(session, Enrolment(hello.agent_id, proof_sha256, hello.boot_id, not code), code)
+            return error.code
 
     def _next_batch(self) -> dict[str, _Checked]:
         """At most one HELLO per VM: the rows of one statement must not fight over one row of the ledger."""
@@ -117,10 +138,11 @@ class Hellos:
         if not batch:
             return
         try:
-            inside, away = await agents.enrol(self._engine, [checked.enrolment for checked in batch.values()])
+            inside, away = await enrolment.enrol(self._engine, [checked.enrolment for checked in batch.values()])
             rows = await agents.commands_of(self._engine, list(inside), only_open=False) if inside else []
-            disputed = [vm_id for vm_id, turned in away.items() if _is_disputed(batch[vm_id], turned)]
-            await agents.note_disputed(self._engine, disputed)
+            disputes = {vm_id: self._dispute(batch[vm_id], turned) for vm_id, turned in away.items()}
+            disputed = {vm_id: code for vm_id, code in disputes.items() if code}
+            await enrolment.note_disputed(self._engine, list(disputed))
         except DATABASE_ERRORS as error:
             log.warning("HELLOs could not be checked", count=len(batch), error_code="database_away", reason=str(error))
             for checked in batch.values():
@@ -133,8 +155,8 @@ class Hellos:
             self._welcome(checked.session, vm)
         for vm_id, turned in away.items():
             self._refuse(batch[vm_id], turned)
-        for vm_id in disputed:
-            self._end_disputed(vm_id)
+        for vm_id, code in disputed.items():
+            self._end_disputed(vm_id, code)
         self._admitted([*inside, *disputed], {row.vm_id for row in rows if row.body is not None})
 
     def _welcome(self, session: Session, vm: EnrolledVm) -> None:
@@ -151,6 +173,9 @@ class Hellos:
     def _refuse(self, checked: _Checked, turned: TurnedAway) -> None:
         code, text = _reason(checked, turned)
         session, now = checked.session, self._sessions.clock()
+        if code == "session_mismatch" and self._is_given_up(session):
+            self._turn_back(session)
+            return
         log.warning(
             "agent refused", vm_id=turned.vm_id, peer=session.socket.peer, error_code=code, vm_state=turned.vm_state
         )
@@ -159,13 +184,60 @@ class Hellos:
         else:
             session.refuse(code, text, CloseCode.TRY_AGAIN_LATER, now)
 
-    def _end_disputed(self, vm_id: str) -> None:
-        """Two hold the token of one VM, and which of them is the VM's agent nobody can tell: neither is trusted."""
-        log.error("enrolment is disputed, the VM counts as lost", vm_id=vm_id, error_code="enrolment_disputed")
+    def _dispute(self, checked: _Checked, turned: TurnedAway) -> str:
+        """Whether somebody else speaks for the VM already: the code of that, or ""."""
+        if turned.vm_state != "running" or not turned.public_key:
+            return ""
+        if turned.public_key != checked.enrolment.public_key:
+            return "" if checked.token_code else "enrolment_disputed"
+        return "" if self._is_given_up(checked.session) else "session_disputed"
+
+    def _is_given_up(self, session: Session) -> bool:
+        """Such a HELLO is no stranger's: while it waited, its agent came anew and was let in elsewhere."""
+        return session.phase is not Phase.CHECKING or self._sessions.clock() - session.phase_since >= WELCOME_TIMEOUT_S
+
+    def _end_disputed(self, vm_id: str, code: str) -> None:
+        """Two hold what is one VM's alone, and which of them is its agent nobody can tell: neither is trusted."""
+        log.error("two speak for one VM, it counts as lost", vm_id=vm_id, error_code=code)
         session = self._sessions.of(vm_id)
         if session is not None:
-            text = f"another agent came with the token of {vm_id}"
-            session.refuse("enrolment_disputed", text, REVOKED, self._sessions.clock(), final=True)
+            session.refuse(code, _DISPUTES[code].format(vm_id), REVOKED, self._sessions.clock(), final=True)
+
+
+_GOOD_FORM = (
+    "agent_id and boot_id are names of at most 64 characters, public_key, session and next_session 64 hex digits "
+    '(session may be "", and is not next_session), signature is 128'
+)
+_DISPUTES = {
+    "enrolment_disputed": "another agent came with the token of {}",
+    "session_disputed": "another agent came with the key of {}, which has been copied",
+}
+
+
+def _has_good_form(hello: Hello) -> bool:
+    return bool(
+        _NAME.match(hello.agent_id)
+        and _NAME.match(hello.boot_id)
+        and _SECRET.match(hello.public_key)
+        and _SIGNATURE.match(hello.signature)
+        and (not hello.session or _SECRET.match(hello.session))
+        and _SECRET.match(hello.next_session)
+        and hello.session != hello.next_session
+    )
+
+
+def _is_signed(hello: Hello, nonce: str) -> bool:
+    """Whether the holder of `hello.public_key` said this, on the connection that was given `nonce`."""
+    try:
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(hello.public_key))
+        key.verify(bytes.fromhex(hello.signature), signed_bytes(hello, nonce))
+    except (InvalidSignature, ValueError):  # ValueError: 32 bytes that are no point of the curve.
+        return False
+    return True
+
+
+def _digest(session: str) -> str:
+    return hashlib.sha256(session.encode()).hexdigest()
 
 
 def _by_vm(rows: Iterable[CommandRow]) -> dict[str, list[CommandRow]]:
@@ -175,17 +247,14 @@ def _by_vm(rows: Iterable[CommandRow]) -> dict[str, list[CommandRow]]:
     return found
 
 
-def _is_disputed(checked: _Checked, turned: TurnedAway) -> bool:
-    """Whether a stranger came with a valid token of a VM for which somebody else speaks already."""
-    return turned.vm_state == "running" and turned.is_bound and not checked.token_code
-
-
 def _reason(checked: _Checked, turned: TurnedAway) -> tuple[str, str]:
     if not turned.vm_state:
         # Not final: a database that is the wrong one, or lags, must not power off everybody's previews.
         return "vm_unknown", f"{turned.vm_id} is not in the ledger; try again"
     if turned.vm_state not in ("creating", "running"):
         return "vm_gone", f"{turned.vm_id} is no VM of ours any more"
-    if turned.is_bound:
-        return "proof_mismatch", f"another agent speaks for {turned.vm_id} already"
+    if turned.public_key == checked.enrolment.public_key:
+        return "session_mismatch", f"this is not the newest session of {turned.vm_id}: its key has been copied"
+    if turned.public_key:
+        return "key_mismatch", f"another agent speaks for {turned.vm_id} already"
     return checked.token_code or "token_invalid", f"the token does not open {turned.vm_id}"

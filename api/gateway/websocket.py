@@ -25,9 +25,9 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
-from agent.protocol import CONNECT_PATH
+from agent.protocol import CONNECT_PATH, NONCE_BYTES, NONCE_HEADER
 from api.gateway.frames import WHOLE_PING, WHOLE_PONG, WHOLE_TEXT, BadHead, plain_frame, unmasked
-from api.gateway.handshake import HOST, NONCE_HEADER, acceptance, plain_key
+from api.gateway.handshake import HOST, acceptance, plain_key
 from api.gateway.meter import owed_s, spent
 from api.gateway.wire import Wire
 
@@ -42,7 +42,6 @@ REST_S = 0.1  # Who sent too much rests a little longer than it must, and is the
 CROWDED_RETRY_S = "5"  # By then the queue of a herd is served; agents spread their next dials themselves.
 LINGER_S = 2.0  # For the agent to end its side after we ended ours; closing at once could destroy our last words.
 REASON_LIMIT_BYTES = 123  # A close frame holds 125 bytes, two of them the code (RFC 6455 section 5.5).
-NONCE_BYTES = 16
 
 
 class Owner(Protocol):
@@ -68,7 +67,7 @@ class Stage(enum.Enum):
 
 
 class AgentSocket(asyncio.Protocol):
-    """Bytes in, texts out. `slot` belongs to the owner; `nonce` is this connection's, as its answer's header has it."""
+    """Bytes in, texts out. `slot` belongs to the owner."""
 
     __slots__ = (
         "_held",
@@ -91,7 +90,7 @@ class AgentSocket(asyncio.Protocol):
         self._pauses = 0
         self._paid_at = 0.0
         self._held = b""  # What was read already when reading was paused.
-        self.nonce = ""
+        self.nonce = ""  # What this connection's HELLO is signed over; the owner clears it when it took the HELLO.
         self.peer = ""  # For logs; stays after the connection ended.
         self.slot: object = None
 

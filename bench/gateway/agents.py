@@ -65,7 +65,7 @@ class Line(asyncio.Protocol):
                     return
                 frames.check_upgraded(head)
                 self.enter(Phase.UPGRADED)
-                self._crowd.upgraded(self)
+                self._crowd.upgraded(self, head)
             found, self._rest = frames.cut(data)
         except BadServer as error:
             self._crowd.complaints.append(str(error))
@@ -159,15 +159,16 @@ class Crowd:
         self._living += 1
         return self.request
 
-    def upgraded(self, line: Line) -> None:
+    def upgraded(self, line: Line, head: bytes) -> None:
         if self.says_hello:
-            line.send(frames.masked(frames.TEXT, self.residents[line.number].hello()))
+            line.send(frames.masked(frames.TEXT, self.residents[line.number].hello(frames.nonce_of(head))))
 
     def heard(self, line: Line, text: bytes) -> None:
         if text.startswith(ACK):
             if self.heard_ack is not None:
                 self.heard_ack(line.number, ack_of(text))
         elif text.startswith(WELCOME):
+            self.residents[line.number].welcomed()
             if self.heard_ack is not None:
                 self.heard_ack(line.number, int(json.loads(text)["acked_seq"]))
         else:

@@ -3,14 +3,16 @@
     python -m bench.gateway.bare ORDERS
 
 It welcomes whoever says HELLO, reads every message as JSON, remembers when it heard a heartbeat, and acknowledges logs.
-Its `Duty` adds the plain way to do what the gateway does in batches: check each HELLO by itself (Ed25519, one row, one
-Redis key), store each frame of lines by a COPY of its own.
+Its `Duty` adds the plain way to do what the gateway does in batches: check each HELLO by itself (Ed25519 over a nonce,
+one row, one Redis key), store each frame of lines by a COPY of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import os
 import signal
 import sys
 import time
@@ -22,11 +24,13 @@ from typing import Any
 
 import asyncpg
 import uvloop
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from redis.asyncio import BlockingConnectionPool, Redis
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 
-from agent.protocol import MAX_FRAME_BYTES, Ack, Welcome, encode
+from agent.protocol import MAX_FRAME_BYTES, NONCE_BYTES, NONCE_HEADER, Ack, Hello, Welcome, encode, signed_bytes
 from stagely.tokens import EnrolmentTokens
 
 BACKLOG = 4096  # As the gateway: asyncio's 100 drops a herd's connections.
@@ -71,7 +75,7 @@ class Orders:
         return cls(**{**fields, "duty": Duty(**fields["duty"])})
 
 
-Check = Callable[[Body], Awaitable[None]]
+Check = Callable[[Body, str], Awaitable[None]]
 Store = Callable[[str, Body], Awaitable[None]]
 
 
@@ -91,7 +95,8 @@ class Server:
     async def _talk(self, socket: ServerConnection) -> None:
         hello = json.loads(await socket.recv())
         if self.check is not None:
-            await self.check(hello)
+            assert socket.response is not None
+            await self.check(hello, socket.response.headers[NONCE_HEADER])
         agent_id = hello["agent_id"]
         await socket.send(self.welcome)
         async for text in socket:
@@ -104,13 +109,19 @@ class Server:
 
 
 def checking(pool: asyncpg.Pool, redis: Redis, tokens: EnrolmentTokens) -> Check:
-    async def check(hello: Body) -> None:
-        vm_id = tokens.verify(hello["token"], time.time())
+    async def check(hello: Body, nonce: str) -> None:
+        said = Hello(**{name: value for name, value in hello.items() if name != "type"})
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(said.public_key))
+        key.verify(bytes.fromhex(said.signature), signed_bytes(said, nonce))
+        if said.token:
+            tokens.verify(said.token, time.time())
+        shown, announced = (hashlib.sha256(one.encode()).hexdigest() for one in (said.session, said.next_session))
         await pool.execute(
-            "UPDATE vms SET proof_sha256 = $2, boot_id = $3, state = 'running', last_seen_at = now() WHERE id = $1",
-            vm_id, hello["proof"], hello["boot_id"],
+            "UPDATE vms SET public_key = $2, previous_session_sha256 = $3, session_sha256 = $4, boot_id = $5, "
+            "state = 'running', last_seen_at = now() WHERE id = $1",
+            said.agent_id, said.public_key, shown, announced, said.boot_id,
         )  # fmt: skip
-        await redis.set(f"session:{vm_id}", hello["proof"], ex=3600)
+        await redis.set(f"session:{said.agent_id}", announced, ex=3600)
 
     return check
 
@@ -134,6 +145,10 @@ def storing(pool: asyncpg.Pool, form: str) -> Store:
     return rows if form == ROWS else chunks
 
 
+def give_nonce(socket: ServerConnection, request: Request, response: Response) -> None:
+    response.headers[NONCE_HEADER] = os.urandom(NONCE_BYTES).hex()
+
+
 async def run(orders: Orders) -> None:
     """Serve until SIGTERM."""
     stopped = asyncio.Event()
@@ -151,6 +166,7 @@ async def run(orders: Orders) -> None:
         async with serve(
             server.talk, "127.0.0.1", orders.port,
             compression=None, ping_interval=None, max_size=MAX_FRAME_BYTES, backlog=BACKLOG,
+            process_response=give_nonce if duty.checks_hello else None,
         ):  # fmt: skip
             await stopped.wait()
         await redis.aclose()

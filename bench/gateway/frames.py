@@ -13,13 +13,14 @@ from dataclasses import dataclass
 
 from websockets.speedups import apply_mask
 
-from agent.protocol import CONNECT_PATH
+from agent.protocol import CONNECT_PATH, NONCE_HEADER
 
 TEXT, CLOSE, PING, PONG = 0x1, 0x8, 0x9, 0xA
 _FIN, _MASKED = 0x80, 0x80
 _KEY = base64.b64encode(b"stagely-gateway!").decode()  # Any 16 bytes; section 4.1 wants them random against caches.
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # Section 1.3.
 _ACCEPT = base64.b64encode(hashlib.sha1((_KEY + _GUID).encode()).digest())
+_NONCE = f"\r\n{NONCE_HEADER}:".encode()
 HEAD_END = b"\r\n\r\n"
 
 
@@ -45,6 +46,12 @@ def check_upgraded(head: bytes) -> None:
     """Raises BadServer unless `head` answers our request."""
     if not head.startswith(b"HTTP/1.1 101 ") or _ACCEPT not in head:
         raise BadServer(f"no upgrade but {head[:80]!r}")
+
+
+def nonce_of(head: bytes) -> str:
+    """What the server of this answer wants its HELLO signed over; "" when it names nothing."""
+    _, _, rest = head.partition(_NONCE)
+    return rest.partition(b"\r\n")[0].strip().decode("latin-1")
 
 
 def masked(opcode: int, payload: bytes, mask: bytes | None = None) -> bytes:

@@ -1,6 +1,6 @@
 """`kill -9` of the gateway under all its agents: it starts at once, and they come back as agents do.
 
-The bare peer checks each HELLO by itself: the token's Ed25519 signature, one row, one Redis key.
+The bare peer checks each HELLO by itself: its Ed25519 signature, one row, one Redis key.
 """
 
 from __future__ import annotations

@@ -1,21 +1,23 @@
 """The agents' side of the ledger: environments, VMs and routes as a control plane would have made them.
 
 `settle` writes rows and routes for any number of agents and gives each what its VM would hold: an id, an enrolment
-token signed with the installation's Ed25519 key, and a proof of its own.
+token signed with the installation's Ed25519 key, and an Ed25519 key and sessions of its own.
 """
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from redis.asyncio import Redis
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from agent.protocol import INGRESS_PORT, AgentState, Heartbeat, Hello, Service, encode
+from agent.protocol import INGRESS_PORT, AgentState, Heartbeat, Hello, Service, encode, signed_bytes
 from edge.routes import Route, RouteStatus
 from stagely import routing
 from stagely.db.bootstrap import LOCAL_TEAM, ensure_local_team
@@ -31,20 +33,36 @@ _ROWS_AT_ONCE = 1000
 _GIB = 1024**3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Resident:
-    """One agent. `run_id` is its VM's, so that every agent's log is a run of its own."""
+    """One agent. `run_id` is its VM's, so that every agent's log is a run of its own.
+
+    Its key and all its sessions follow from `seed` (32 bytes in hex), so that it costs nothing until it speaks.
+    """
 
     vm_id: str
     environment_id: str
     run_id: str
     boot_id: str
     token: str = field(repr=False)
-    proof: str = field(repr=False)
+    seed: str = field(repr=False)
+    welcomes: int = 0
 
-    def hello(self) -> bytes:
-        """The HELLO's text. With the token every time: that is the Ed25519 check that a HELLO may cost."""
-        return encode(Hello(self.vm_id, self.proof, self.boot_id, self.token)).encode()
+    def hello(self, nonce: str) -> bytes:
+        """The HELLO's text, signed for the connection that was given `nonce`. The token comes until a WELCOME did."""
+        key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(self.seed))
+        said = Hello(
+            self.vm_id, key.public_key().public_bytes_raw().hex(), "", self.boot_id, self._session(self.welcomes),
+            self._session(self.welcomes + 1), "" if self.welcomes else self.token,
+        )  # fmt: skip
+        return encode(replace(said, signature=key.sign(signed_bytes(said, nonce)).hex())).encode()
+
+    def welcomed(self) -> None:
+        """The next HELLO shows what the last one announced."""
+        self.welcomes += 1
+
+    def _session(self, number: int) -> str:
+        return hashlib.sha256(f"{self.seed} {number}".encode()).hexdigest() if number else ""
 
 
 def heartbeat() -> bytes:
@@ -61,7 +79,7 @@ def make(number: int, tokens: EnrolmentTokens) -> Resident:
         run_id=f"run-{number:06d}",
         boot_id=secrets.token_hex(16),
         token=tokens.mint(vm_id, time.time(), TOKEN_TTL_S),
-        proof=secrets.token_hex(32),
+        seed=secrets.token_hex(32),
     )
 
 
@@ -107,8 +125,9 @@ def _vm(resident: Resident, role: str) -> dict[str, object]:
         "id": resident.vm_id, "team_id": LOCAL_TEAM, "project_id": PROJECT,
         "environment_id": resident.environment_id, "run_id": resident.run_id, "build_id": "", "job": "",
         "role": role, "provider": "local", "region": "", "size": "", "arch": "amd64", "native_id": "",
-        "address": "10.0.0.1", "owner_workflow_id": f"vm/{resident.vm_id}", "state": "running", "proof_sha256": "",
-        "boot_id": "", "expires_at": now + timedelta(days=1), "created_at": now, "running_at": now,
+        "address": "10.0.0.1", "owner_workflow_id": f"vm/{resident.vm_id}", "state": "running", "public_key": "",
+        "session_sha256": "", "previous_session_sha256": "", "boot_id": "",
+        "expires_at": now + timedelta(days=1), "created_at": now, "running_at": now,
     }  # fmt: skip
 
 

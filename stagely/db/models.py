@@ -177,7 +177,8 @@ class PullRequestComment(SQLModel, table=True):
 class Vm(SQLModel, table=True):
     """The ledger: written before any cloud call, closed when the VM is proven gone.
 
-    `proof_sha256`: digest of the agent's proof, bound by its first HELLO. `owner_workflow_id` gets its events.
+    `public_key`: the agent's Ed25519 key (hex), bound by its first HELLO. `session_sha256`: digest of what its next
+    HELLO must show, `previous_session_sha256` of what its last one showed. `owner_workflow_id` gets its events.
     `running_at`: when the cloud had made it; `online_at`: its agent's first HELLO.
     """
 
@@ -198,7 +199,9 @@ class Vm(SQLModel, table=True):
     address: str = ""
     owner_workflow_id: str
     state: str = Field(index=True)
-    proof_sha256: str = ""
+    public_key: str = ""
+    session_sha256: str = ""
+    previous_session_sha256: str = ""
     boot_id: str = ""
     expires_at: datetime = _time()
     created_at: datetime = _time()

@@ -109,7 +109,8 @@ class Yard:
             "id": vm_id, "team_id": LOCAL_TEAM, "project_id": self.project_id, "environment_id": environment_id,
             "run_id": "", "build_id": "", "job": "", "role": "preview", "provider": "fake", "region": "", "size": "",
             "arch": "amd64", "native_id": "", "address": "", "owner_workflow_id": "", "state": "running",
-            "proof_sha256": "", "boot_id": "boot", "expires_at": ago(-HOUR_S), "created_at": ago(HOUR_S),
+            "public_key": "", "session_sha256": "",
+            "previous_session_sha256": "", "boot_id": "boot", "expires_at": ago(-HOUR_S), "created_at": ago(HOUR_S),
             "running_at": ago(HOUR_S), "online_at": ago(HOUR_S), "last_seen_at": ago(5),
         }  # fmt: skip
         await self.insert(vms, **{**values, **more})

@@ -82,7 +82,7 @@ def new(folder: Path, builder: Builder | None = None) -> Parts:
     """No Engine is there."""
     engine = Engine(folder / "no-engine.sock")
     outbox = Outbox(Spool(folder / "spool"), ResultStore(folder / "results"))
-    session = Session(Identity("vm", "p" * 64, "b"), outbox.results, 0, True)
+    session = Session(Identity("vm", "b"), outbox.results, 0)
     patterns, batcher, containers = Patterns(), Batcher(), Containers(engine)
     logs = ServiceLogs(folder, engine, containers, outbox, patterns, batcher)
     preview = Preview(folder, containers, Ingress(lambda _: None), logs)

@@ -1,14 +1,17 @@
 """A whole agent against a real WebSocket server: enrolment, resending, executing once, ending."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 
 from agent import protocol
 from agent.config import Config
@@ -56,6 +59,9 @@ class Core:
     hellos: list[Hello] = field(default_factory=list)
     received: list[ToCore] = field(default_factory=list)
     heartbeats: int = 0
+    nonces: list[str] = field(default_factory=list)
+    gives_nonces: bool = True
+    on_gone: Callable[[], None] = lambda: None
     socket: ServerConnection | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -70,7 +76,12 @@ class Core:
             while True:
                 await self._take(protocol.decode_to_core(await _text(socket)), socket)
         except ConnectionClosed:
-            return
+            self.on_gone()
+
+    def give_nonce(self, socket: ServerConnection, request: Request, response: Response) -> None:
+        if self.gives_nonces:
+            self.nonces.append(os.urandom(protocol.NONCE_BYTES).hex())
+            response.headers[protocol.NONCE_HEADER] = self.nonces[-1]
 
     async def _take(self, message: ToCore, socket: ServerConnection) -> None:
         if isinstance(message, Heartbeat):
@@ -110,7 +121,7 @@ async def _text(socket: ServerConnection) -> str:
 
 @asynccontextmanager
 async def listening(core: Core) -> AsyncIterator[Server]:
-    async with serve(core.talk, "127.0.0.1", 0, compression=None) as server:
+    async with serve(core.talk, "127.0.0.1", 0, compression=None, process_response=core.give_nonce) as server:
         yield server
 
 
@@ -153,7 +164,9 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-async def test_the_first_hello_brings_the_token_and_the_next_ones_the_proof_only(machine: Machine) -> None:
+async def test_the_first_hello_brings_the_token_and_the_next_ones_the_session_that_it_announced(
+    machine: Machine,
+) -> None:
     core = welcoming()
     async with listening(core) as server:
         async with running(machine.agent(server)):
@@ -162,9 +175,46 @@ async def test_the_first_hello_brings_the_token_and_the_next_ones_the_proof_only
             await core.until(lambda: len(core.hellos) == 2)
 
     first, second = core.hellos
-    assert (first.agent_id, first.token, len(first.proof)) == ("a1", "t1", 64)
-    assert (second.token, second.proof, second.boot_id) == ("", first.proof, first.boot_id)
-    assert (machine.folder / "state" / "proof").stat().st_mode & 0o777 == 0o600
+    assert (first.agent_id, first.token, first.session) == ("a1", "t1", "")
+    assert (second.token, second.session, second.boot_id) == ("", first.next_session, first.boot_id)
+    assert second.next_session not in ("", first.next_session)
+    assert second.public_key == first.public_key
+
+
+async def test_a_hello_that_was_not_welcomed_is_said_again_with_the_same_sessions(machine: Machine) -> None:
+    core = Core(lambda _: Refused("unavailable", "come back later"))
+    async with listening(core) as server:
+        async with running(machine.agent(server)):
+            await core.until(lambda: len(core.hellos) == 2)
+        async with running(machine.agent(server)):
+            await core.until(lambda: len(core.hellos) == 3)
+
+    assert len({(hello.session, hello.next_session) for hello in core.hellos}) == 1
+    assert len({hello.signature for hello in core.hellos}) == 3  # Of three connections with a nonce each.
+
+
+async def test_a_hello_is_signed_over_the_nonce_of_its_connection(machine: Machine) -> None:
+    core = welcoming()
+    async with listening(core) as server, running(machine.agent(server)):
+        await core.until(lambda: bool(core.hellos))
+
+    (hello,), (nonce,) = core.hellos, core.nonces
+    key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(hello.public_key))
+    key.verify(bytes.fromhex(hello.signature), protocol.signed_bytes(hello, nonce))
+
+
+async def test_a_core_that_gives_no_nonce_is_told_nothing(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
+    core = welcoming()
+    core.gives_nonces = False
+    gone = asyncio.Event()
+    core.on_gone = gone.set
+    caplog.set_level("INFO")
+    async with listening(core) as server, running(machine.agent(server)):
+        async with asyncio.timeout(LIMIT_S):
+            await gone.wait()
+
+    assert core.hellos == []
+    assert "the core's answer has no Stagely-Nonce header" in caplog.text
 
 
 async def test_a_failed_command_is_answered_with_its_reason(machine: Machine) -> None:

@@ -61,7 +61,8 @@ async def found(path: Path) -> dict[str, Finding]:
 
 async def test_a_well_machine_has_no_failure_for_core_settings_and_disk(tmp_path: Path, core: Core) -> None:
     (tmp_path / "state").mkdir()
-    (tmp_path / "state" / "enrolled").touch()
+    kept = {"session": "5a" * 32, "next_session": "a5" * 32}
+    (tmp_path / "state" / "session.json").write_text(json.dumps(kept))
 
     seen = await found(settings(tmp_path, core.port))
 

@@ -199,7 +199,7 @@ def test_secrets_do_not_stand_in_what_is_printed() -> None:
         "c", "r", "s", "p", (), (), (), 1.0,
         secrets=(protocol.SecretValue("KEY", "hush-hush"),), repo_token="hush-repo", registry_token="hush-registry",
     )  # fmt: skip
-    hello = protocol.Hello("vm-1", "hush-proof", "boot-1", "hush-token")
+    hello = protocol.Hello("vm-1", "key", "hush-signature", "boot-1", "hush-session", "hush-next", "hush-token")
 
     assert "hush" not in f"{deploy!r} {hello!r} {protocol.Mask(('hush-mask',))!r}"
 

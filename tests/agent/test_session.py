@@ -4,6 +4,7 @@ from agent.protocol import Ack, Build, Hello, Mask, Outcome, Prepare, Refused, R
 from agent.session import (
     AnswerAgain,
     Cancel,
+    Credential,
     Execute,
     Forget,
     Hide,
@@ -30,36 +31,43 @@ BUILD = Build(
 DONE = Result(3, "c1", Outcome.SUCCEEDED, "sha256:1")
 
 
-def new(results: dict[str, Result] | None = None, acked_seq: int = 0, is_enrolled: bool = False) -> Session:
-    return Session(Identity("a1", "p1", "b1", "t1"), {} if results is None else results, acked_seq, is_enrolled)
+FIRST = Credential("k1", "", "s1")
+
+
+def new(results: dict[str, Result] | None = None, acked_seq: int = 0) -> Session:
+    return Session(Identity("a1", "b1", "t1"), {} if results is None else results, acked_seq)
 
 
 def online(results: dict[str, Result] | None = None) -> Session:
     session = new(results)
-    session.connected()
+    session.connected(FIRST)
     session.received(Welcome(30.0, 0))
     return session
 
 
-def test_hello_carries_the_token_until_the_first_welcome_and_the_proof_for_ever() -> None:
+def test_hello_carries_the_token_as_long_as_there_is_no_session_to_show() -> None:
     session = new()
 
-    first = session.connected()
+    first = session.connected(FIRST)
     session.received(Welcome(30.0, 0))
     session.lost()
-    second = session.connected()
+    second = session.connected(Credential("k1", "s1", "s2"))
 
-    assert first == Hello("a1", "p1", "b1", "t1")
-    assert second == Hello("a1", "p1", "b1", "")
+    assert first == Hello("a1", "k1", "", "b1", "", "s1", "t1")
+    assert second == Hello("a1", "k1", "", "b1", "s1", "s2", "")
 
 
-def test_an_agent_that_was_enrolled_before_it_restarted_keeps_its_token_to_itself() -> None:
-    assert new(is_enrolled=True).connected() == Hello("a1", "p1", "b1", "")
+def test_a_second_welcome_of_one_connection_renews_nothing() -> None:
+    session = online()
+
+    effects = session.received(Welcome(30.0, 0))
+
+    assert effects == (Reconnect("the core said WELCOME to no HELLO"),)
 
 
 def test_welcome_forgets_what_the_core_has_and_sends_the_rest_again() -> None:
     session = new(acked_seq=2)
-    session.connected()
+    session.connected(FIRST)
     session.sent(9)
 
     effects = session.received(Welcome(30.0, 5))
@@ -71,7 +79,7 @@ def test_welcome_forgets_what_the_core_has_and_sends_the_rest_again() -> None:
 
 def test_a_welcome_that_knows_less_than_was_acknowledged_does_not_go_back_to_what_is_gone() -> None:
     session = new(acked_seq=7)
-    session.connected()
+    session.connected(FIRST)
 
     effects = session.received(Welcome(30.0, 3))
 
@@ -134,7 +142,7 @@ def test_stop_cancels_its_target_once() -> None:
 
 def test_a_final_refusal_powers_the_machine_off_and_ends_the_session() -> None:
     session = new()
-    session.connected()
+    session.connected(FIRST)
 
     effects = session.received(Refused("revoked", "the environment is gone", final=True))
     session.lost()
@@ -145,7 +153,7 @@ def test_a_final_refusal_powers_the_machine_off_and_ends_the_session() -> None:
 
 def test_another_refusal_is_tried_again_later() -> None:
     session = new()
-    session.connected()
+    session.connected(FIRST)
 
     effects = session.received(Refused("busy", "too many agents"))
 

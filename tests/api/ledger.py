@@ -69,8 +69,8 @@ class Ledger:
             vms,
             id=vm_id, team_id=LOCAL_TEAM, project_id="prj-1", environment_id="env-1", run_id="run-1", build_id="",
             job="", role=role, provider="local", region="", size="", arch="amd64", native_id="", address="",
-            owner_workflow_id=owner, state=state, proof_sha256="", boot_id="", expires_at=utc_now(),
-            created_at=utc_now(),
+            owner_workflow_id=owner, state=state, public_key="", session_sha256="", previous_session_sha256="",
+            boot_id="", expires_at=utc_now(), created_at=utc_now(),
         )  # fmt: skip
 
     async def add_event(self, vm_id: str, seq: int, kind: str, body: object) -> None:
@@ -108,6 +108,21 @@ class Ledger:
         async with self.engine.connect() as db, db.begin():
             await db.execute(text("LOCK TABLE vms IN ACCESS EXCLUSIVE MODE"))
             yield
+
+    @asynccontextmanager
+    async def vm_held(self, vm_id: str) -> AsyncIterator[None]:
+        """This VM's row can be read and not written meanwhile."""
+        async with self.engine.connect() as db, db.begin():
+            await db.execute(text("SELECT 1 FROM vms WHERE id = :id FOR UPDATE"), {"id": vm_id})
+            yield
+
+    async def two_wait_for_a_row(self) -> bool:
+        async with self.engine.connect() as db:
+            query = (
+                "SELECT count(DISTINCT l.pid) FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
+                "WHERE NOT l.granted AND l.locktype IN ('tuple', 'transactionid') AND a.datname = current_database()"
+            )
+            return bool((await db.execute(text(query))).scalar_one() == 2)
 
     async def are_vms_waited_for(self) -> bool:
         async with self.engine.connect() as db:

@@ -21,15 +21,17 @@ async def test_first_hello_marks_the_vm_online_and_bothers_no_workflow(
 ) -> None:
     owner = await start_owner(temporal_client)
     await ledger.add_vm("vm-1", owner.id)
+    agent = identity("vm-1")
 
-    async with connected(gateway.address, identity("vm-1")) as (_, welcome):
+    async with connected(gateway.address, agent) as (_, welcome):
         vm = await ledger.vm("vm-1")
 
     assert welcome == Welcome(heartbeat_s=5.0, acked_seq=0)
     assert await signals(owner) == []
     assert vm.state == "running"
     assert vm.online_at is not None
-    assert len(vm.proof_sha256) == 64
+    assert vm.public_key == agent.public_key
+    assert (len(vm.session_sha256), len(vm.previous_session_sha256)) == (64, 64)
 
 
 async def test_second_connect_of_the_same_boot_tells_the_owner_nothing_new(
@@ -51,24 +53,24 @@ async def test_token_of_another_vm_is_refused_for_good(gateway: Running, ledger:
     await ledger.add_vm("vm-1")
 
     async with dial(gateway.address) as agent:
-        await agent.say(identity("vm-1", signed_for="vm-2").hello())
+        await agent.greet(identity("vm-1", signed_for="vm-2"))
         refused = await agent.hear(Refused)
 
     assert (refused.code, refused.final) == ("token_of_another", True)
-    assert (await ledger.vm("vm-1")).proof_sha256 == ""
+    assert (await ledger.vm("vm-1")).public_key == ""
 
 
 async def test_expired_token_does_not_enrol(gateway: Running, ledger: Ledger) -> None:
     await ledger.add_vm("vm-1")
 
     async with dial(gateway.address) as agent:
-        await agent.say(identity("vm-1", issued_at=time.time() - 3600).hello())
+        await agent.greet(identity("vm-1", issued_at=time.time() - 3600))
         refused = await agent.hear(Refused)
 
     assert (refused.code, refused.final) == ("token_expired", True)
 
 
-async def test_bound_proof_opens_without_a_valid_token(gateway: Running, ledger: Ledger) -> None:
+async def test_bound_key_opens_without_a_token(gateway: Running, ledger: Ledger) -> None:
     await ledger.add_vm("vm-1")
     agent = identity("vm-1")
     async with connected(gateway.address, agent):
@@ -79,17 +81,17 @@ async def test_bound_proof_opens_without_a_valid_token(gateway: Running, ledger:
         assert welcome.acked_seq == 0
 
 
-async def test_stolen_token_with_another_proof_is_refused(gateway: Running, ledger: Ledger) -> None:
+async def test_stolen_token_with_another_key_is_refused(gateway: Running, ledger: Ledger) -> None:
     await ledger.add_vm("vm-1")
     rightful, thief = identity("vm-1"), identity("vm-1")
     async with connected(gateway.address, rightful):
         pass
 
     async with dial(gateway.address) as agent:
-        await agent.say(thief.hello())
+        await agent.greet(thief)
         refused = await agent.hear(Refused)
 
-    assert (refused.code, refused.final) == ("proof_mismatch", True)
+    assert (refused.code, refused.final) == ("key_mismatch", True)
 
 
 @pytest.mark.parametrize("state", ["destroying", "gone"])
@@ -97,7 +99,7 @@ async def test_vm_that_is_being_destroyed_is_refused_for_good(gateway: Running, 
     await ledger.add_vm("vm-1", state=state)
 
     async with dial(gateway.address) as agent:
-        await agent.say(identity("vm-1").hello())
+        await agent.greet(identity("vm-1"))
         refused = await agent.hear(Refused)
 
     assert (refused.code, refused.final) == ("vm_gone", True)
@@ -105,7 +107,7 @@ async def test_vm_that_is_being_destroyed_is_refused_for_good(gateway: Running, 
 
 async def test_vm_that_is_not_in_the_ledger_may_come_again(gateway: Running, ledger: Ledger) -> None:
     async with dial(gateway.address) as agent:
-        await agent.say(identity("vm-of-nobody").hello())
+        await agent.greet(identity("vm-of-nobody"))
         refused = await agent.hear(Refused)
 
     assert (refused.code, refused.final) == ("vm_unknown", False)
@@ -118,7 +120,7 @@ async def test_second_holder_of_a_token_ends_the_first_and_the_vm_is_lost(
     await ledger.add_vm("vm-1", owner.id)
 
     async with connected(gateway.address, identity("vm-1")) as (thief, _), dial(gateway.address) as rightful:
-        await rightful.say(identity("vm-1").hello())
+        await rightful.greet(identity("vm-1"))
         refused = await rightful.hear(Refused)
         code = await thief.close_code()
 
@@ -127,7 +129,7 @@ async def test_second_holder_of_a_token_ends_the_first_and_the_vm_is_lost(
 
         await eventually(owner_knows)
 
-    assert (refused.code, refused.final) == ("proof_mismatch", True)
+    assert (refused.code, refused.final) == ("key_mismatch", True)
     assert code == REVOKED
 
 
@@ -135,11 +137,11 @@ async def test_stranger_without_a_valid_token_disturbs_nobody(gateway: Running, 
     await ledger.add_vm("vm-1")
 
     async with connected(gateway.address, identity("vm-1")) as (rightful, _), dial(gateway.address) as stranger:
-        await stranger.say(identity("vm-1", issued_at=time.time() - 3600).hello())
+        await stranger.greet(identity("vm-1", issued_at=time.time() - 3600))
         refused = await stranger.hear(Refused)
         await (await rightful.socket.ping())
 
-    assert (refused.code, refused.final) == ("proof_mismatch", True)
+    assert (refused.code, refused.final) == ("key_mismatch", True)
     assert await ledger.events("vm-1") == [(0, "online")]
 
 
@@ -202,7 +204,7 @@ async def test_database_away_turns_agents_back(open_gateway: OpenGateway, ledger
         open_gateway(database_url="postgresql://stagely@127.0.0.1:1/none") as running,
         dial(running.address) as agent,
     ):
-        await agent.say(identity("vm-1").hello())
+        await agent.greet(identity("vm-1"))
         refused = await agent.hear(Refused)
 
     assert (refused.code, refused.final) == ("unavailable", False)

@@ -39,9 +39,9 @@ def handshake(*more: str, path: str = "/v1/agent/connect") -> bytes:
 
 async def test_message_in_fragments_is_one_message(gateway: Running, ledger: Ledger) -> None:
     await ledger.add_vm("vm-1")
-    text = encode(identity("vm-1").hello())
 
     async with dial(gateway.address) as agent:
+        text = encode(identity("vm-1").hello(agent.nonce))
         await agent.socket.send([text[:5], text[5:9], text[9:]])
 
         assert await agent.hear(Welcome)
@@ -51,7 +51,7 @@ async def test_two_messages_in_one_segment_are_two_messages(gateway: Running, le
     await ledger.add_vm("vm-1")
 
     async with dial(gateway.address) as agent:
-        await agent.say(identity("vm-1").hello(), Heartbeat(IDLE))
+        await agent.say(identity("vm-1").hello(agent.nonce), Heartbeat(IDLE))
         refused = await agent.hear_until(Refused)
 
     assert refused.code == "unexpected_message"
@@ -188,9 +188,9 @@ async def test_who_comes_behind_a_crowd_is_told_to_wait(
 
     async with dial(gateway.address) as first, dial(gateway.address) as second:
         async with ledger.vms_held():
-            await first.say(identity("vm-1").hello())
+            await first.greet(identity("vm-1"))
             await eventually(ledger.are_vms_waited_for)
-            await second.say(identity("vm-2").hello())
+            await second.greet(identity("vm-2"))
             await (await second.socket.ping())
             answer = await raw(gateway.address, handshake("Host: a"))
         assert await first.hear(Welcome)

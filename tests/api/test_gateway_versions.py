@@ -16,7 +16,7 @@ async def test_an_agent_one_version_ahead_is_welcomed_in_the_gateways_version(ga
     await ledger.add_vm("vm-1")
 
     async with dial(gateway.address) as agent:
-        await agent.say(replace(identity("vm-1").hello(), version=VERSION + 1))
+        await agent.say(replace(identity("vm-1").hello(agent.nonce), version=VERSION + 1))
         welcome = await agent.hear(Welcome)
 
     assert welcome.version == VERSION
@@ -30,7 +30,7 @@ async def test_an_agent_too_far_ahead_waits_for_a_newer_gateway_and_one_too_old_
     await ledger.add_vm("vm-1")
 
     async with dial(gateway.address) as agent:
-        await agent.say(replace(identity("vm-1").hello(), version=version))
+        await agent.say(replace(identity("vm-1").hello(agent.nonce), version=version))
         refused = await agent.hear(Refused)
 
     assert (refused.code, refused.final) == ("unsupported_version", is_final)

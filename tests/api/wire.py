@@ -6,13 +6,24 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from agent.protocol import CONNECT_PATH, Hello, Message, ToAgent, Welcome, decode_to_agent, encode
+from agent.protocol import (
+    CONNECT_PATH,
+    NONCE_HEADER,
+    Hello,
+    Message,
+    ToAgent,
+    Welcome,
+    decode_to_agent,
+    encode,
+    signed_bytes,
+)  # fmt: skip
 
 DEADLINE_S = 20.0  # Far above anything here; a test that needs it has failed.
 
@@ -25,17 +36,25 @@ class WireAgent:
 
     socket: ClientConnection
 
+    @property
+    def nonce(self) -> str:
+        assert self.socket.response is not None
+        return self.socket.response.headers[NONCE_HEADER]
+
+    async def greet(self, identity: Identity) -> None:
+        await self.say(identity.hello(self.nonce))
+
     async def say(self, *messages: Message) -> None:
         for message in messages:
             await self.socket.send(encode(message))
 
-    async def hear(self, kind: type[M]) -> M:
-        """The next message, which must be of this kind."""
+    async def hear(self, *kinds: type[M]) -> M:
+        """The next message, which must be of one of these kinds."""
         async with asyncio.timeout(DEADLINE_S):
             frame = await self.socket.recv()
         assert isinstance(frame, str)
         message = decode_to_agent(frame)
-        assert isinstance(message, kind), f"expected {kind.__name__}, got {message}"
+        assert isinstance(message, kinds), f"expected {kinds}, got {message}"
         return message
 
     async def hear_until(self, kind: type[M]) -> M:
@@ -63,11 +82,27 @@ class Identity:
 
     vm_id: str
     token: str
-    proof: str = field(default_factory=lambda: secrets.token_hex(32))
     boot_id: str = "boot-1"
+    key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+    session: str = ""
+    next_session: str = field(default_factory=lambda: secrets.token_hex(32))
 
-    def hello(self) -> Hello:
-        return Hello(agent_id=self.vm_id, proof=self.proof, boot_id=self.boot_id, token=self.token)
+    def hello(self, nonce: str) -> Hello:
+        """Signed for the connection that was given this nonce."""
+        said = Hello(self.vm_id, self.public_key, "", self.boot_id, self.session, self.next_session, self.token)
+        return replace(said, signature=self.key.sign(signed_bytes(said, nonce)).hex())
+
+    @property
+    def public_key(self) -> str:
+        return self.key.public_key().public_bytes_raw().hex()
+
+    def welcomed(self) -> None:
+        """As an agent does behind each WELCOME."""
+        self.session, self.next_session = self.next_session, secrets.token_hex(32)
+
+    def copied(self) -> Identity:
+        """All that the VM's disk holds, in other hands."""
+        return replace(self)
 
 
 @asynccontextmanager
@@ -82,5 +117,7 @@ async def dial(address: tuple[str, int]) -> AsyncIterator[WireAgent]:
 async def connected(address: tuple[str, int], identity: Identity) -> AsyncIterator[tuple[WireAgent, Welcome]]:
     """A socket behind its WELCOME."""
     async with dial(address) as agent:
-        await agent.say(identity.hello())
-        yield agent, await agent.hear(Welcome)
+        await agent.greet(identity)
+        welcome = await agent.hear(Welcome)
+        identity.welcomed()
+        yield agent, welcome

@@ -6,23 +6,27 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from websockets.asyncio.server import serve
 
-from agent.protocol import Welcome, encode
+from agent.protocol import Hello, Welcome, decode_to_core, encode, signed_bytes
 from bench.gateway import frames, loglines
 from bench.gateway.agents import Crowd, ack_of
-from bench.gateway.bare import Duty, Orders, Server
+from bench.gateway.bare import Duty, Orders, Server, give_nonce
 from bench.gateway.beats import beat_evenly
 from bench.gateway.residents import Resident, heartbeat
 
-RESIDENTS = [Resident(f"vm-{n}", f"env-{n}", f"run-{n}", "boot", "token", "proof") for n in range(3)]
+RESIDENTS = [Resident(f"vm-{n}", f"env-{n}", f"run-{n}", "boot", "token", f"{n:064x}") for n in range(3)]
 
 
 @asynccontextmanager
 async def bare_server() -> AsyncIterator[tuple[Server, int]]:
     """The server and its port."""
     bare = Server(encode(Welcome(30, 0)), None, None)
-    async with asyncio.timeout(20), serve(bare.talk, "127.0.0.1", 0, compression=None) as listening:
+    async with (
+        asyncio.timeout(20),
+        serve(bare.talk, "127.0.0.1", 0, compression=None, process_response=give_nonce) as listening,
+    ):
         (listener,) = listening.sockets
         yield bare, listener.getsockname()[1]
 
@@ -36,6 +40,28 @@ async def test_all_come_and_all_leave() -> None:
         await crowd.leave()
 
     assert (crowd.open_count, crowd.lost, crowd.complaints) == (0, 0, [])
+
+
+def test_a_resident_signs_like_an_agent_and_shows_its_token_until_it_is_welcomed() -> None:
+    resident = Resident("vm-1", "env-1", "run-1", "boot", "token", "5a" * 32)
+
+    first = hello_of(resident, "n1")
+    again = hello_of(resident, "n1")
+    resident.welcomed()
+    second = hello_of(resident, "n2")
+
+    assert again == first
+    assert (first.session, first.token) == ("", "token")
+    assert (second.session, second.token) == (first.next_session, "")
+    assert second.next_session not in ("", first.next_session)
+    key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(second.public_key))
+    key.verify(bytes.fromhex(second.signature), signed_bytes(second, "n2"))
+
+
+def hello_of(resident: Resident, nonce: str) -> Hello:
+    message = decode_to_core(resident.hello(nonce).decode())
+    assert isinstance(message, Hello)
+    return message
 
 
 async def test_agents_without_a_hello_are_only_upgraded() -> None:

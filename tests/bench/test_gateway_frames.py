@@ -7,7 +7,18 @@ from websockets.frames import Frame as LibraryFrame
 from websockets.frames import Opcode
 from websockets.server import ServerProtocol
 
-from bench.gateway.frames import HEAD_END, PONG, TEXT, BadServer, Frame, check_upgraded, cut, masked, upgrade_request
+from bench.gateway.frames import (
+    HEAD_END,
+    PONG,
+    TEXT,
+    BadServer,
+    Frame,
+    check_upgraded,
+    cut,
+    masked,
+    nonce_of,
+    upgrade_request,
+)
 
 
 def greeted() -> ServerProtocol:
@@ -21,6 +32,11 @@ def greeted() -> ServerProtocol:
 
 def from_server(frame: LibraryFrame) -> bytes:
     return frame.serialize(mask=False)
+
+
+def test_the_nonce_is_found_among_the_answers_headers() -> None:
+    assert nonce_of(b"HTTP/1.1 101 Switching Protocols\r\nStagely-Nonce: 0a1b\r\nUpgrade: websocket") == "0a1b"
+    assert nonce_of(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket") == ""
 
 
 def test_the_library_accepts_the_request_and_its_answer_is_an_upgrade() -> None:

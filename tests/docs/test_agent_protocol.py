@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from agent import protocol, session
 from agent.protocol import TO_AGENT, TO_CORE, Message, ProtocolError, decode_to_agent, decode_to_core, encode, negotiate
@@ -49,6 +50,23 @@ def cells(heading: str) -> list[list[str]]:
 @pytest.mark.parametrize("example", EXAMPLES, ids=type_of)
 def test_an_example_is_the_same_after_decoding_and_encoding(example: str) -> None:
     assert json.loads(encode(decoded(example))) == json.loads(example)
+
+
+def test_the_examples_signature_is_right_for_the_nonce_beside_it() -> None:
+    (example,) = [decoded(example) for example in EXAMPLES if type_of(example) == "HELLO"]
+    (nonce,) = re.findall(r"right for the nonce `(\w+)`", TEXT)
+    assert isinstance(example, protocol.Hello)
+
+    key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(example.public_key))
+    key.verify(bytes.fromhex(example.signature), protocol.signed_bytes(example, nonce))
+
+
+def test_the_signed_lines_are_those_of_the_code() -> None:
+    hello = protocol.Hello("<agent_id>", "<public_key>", "", "<boot_id>", "<session>", "<next_session>")
+
+    (said,) = re.findall(r"```text\n(stagely agent hello.*?)\n```", TEXT, re.DOTALL)
+
+    assert protocol.signed_bytes(hello, "<nonce>").decode() == said
 
 
 def test_every_message_has_exactly_one_example() -> None:

@@ -1,4 +1,4 @@
-"""What the gateway reads and writes: enrolment, the inbox of agents' events and logs, the outbox of commands.
+"""What the gateway reads and writes: the inbox of agents' events and logs, the outbox of commands, who lives.
 
 Batches travel as arrays (`unnest`), so one statement serves any number of agents and is prepared once. Every write may
 run again: repeats are told apart by primary keys. Times are the database's.
@@ -7,7 +7,7 @@ run again: repeats are told apart by primary keys. Times are the database's.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -20,16 +20,6 @@ LOST_SEQ = -1  # Results that the gateway gives in an agent's place are numbered
 _INBOX_LOCK = 4_705_001  # Any number that nothing else in this database locks.
 
 Row = Any  # SQLAlchemy's rows have no static type; each is turned into a dataclass where it is read.
-
-
-@dataclass(frozen=True, slots=True)
-class Enrolment:
-    """One HELLO, checked as far as that goes without the database."""
-
-    vm_id: str
-    proof_sha256: str
-    boot_id: str
-    has_token: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +36,6 @@ class EnrolledVm:
     repo_full_name: str
     boot_id: str
     acked_seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class TurnedAway:
-    """Why a HELLO was not let in: `vm_state` ("" when there is no row), and whether a proof is bound already."""
-
-    vm_id: str
-    vm_state: str
-    is_bound: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,23 +104,6 @@ class PendingEvent:
 EventKey = tuple[str, str, int]  # vm_id, boot_id, seq
 
 
-async def enrol(
-    engine: AsyncEngine, enrolments: Sequence[Enrolment]
-) -> tuple[dict[str, EnrolledVm], dict[str, TurnedAway]]:
-    """Let agents in, by vm_id; at most one Enrolment per VM. The first good HELLO binds its proof to the row.
-
-    Once a proof is bound it alone opens the row, and the token is of no more use.
-    """
-    async with engine.begin() as connection:
-        rows = await connection.execute(_ENROL, _columns(enrolments, ("vm_id", "proof_sha256", "boot_id", "has_token")))
-        seen = list(rows)
-        inside = [row for row in seen if row.is_in]
-        if inside:
-            await _note_online(connection, inside)
-    away = {row.vm_id: TurnedAway(row.vm_id, row.vm_state or "", bool(row.is_bound)) for row in seen if not row.is_in}
-    return {row.vm_id: _enrolled(row) for row in inside}, away
-
-
 async def commands_of(engine: AsyncEngine, vm_ids: Sequence[str], *, only_open: bool) -> list[CommandRow]:
     """Commands of these VMs, oldest first."""
     async with engine.connect() as connection:
@@ -151,6 +115,19 @@ async def mark_sent(engine: AsyncEngine, command_ids: Sequence[str]) -> None:
     """Remember when a command was last pushed."""
     async with engine.begin() as connection:
         await connection.execute(_MARK_SENT, {"ids": list(command_ids)})
+
+
+async def store_online(connection: AsyncConnection, vms: Iterable[EnrolledVm]) -> None:
+    """Put one `online` event into the inbox for each of these VMs, once per boot, in the caller's transaction."""
+    events = [
+        NewEvent(vm.vm_id, vm.boot_id, ONLINE_SEQ, vm.team_id, "online", "", _event_body(vm, "online")) for vm in vms
+    ]
+    await connection.execute(_STORE_EVENTS, _columns(events, _EVENT_FIELDS))
+
+
+async def store_lost(connection: AsyncConnection, vm_ids: Sequence[str]) -> None:
+    """Put one `lost` event into the inbox for each of these VMs, once per boot, in the caller's transaction."""
+    await connection.execute(_LOST_ONES, {"vm_ids": list(vm_ids)})
 
 
 async def store(
@@ -231,13 +208,6 @@ async def note_lost(engine: AsyncEngine, limits: Silence) -> list[str]:
         return [row.vm_id for row in rows]
 
 
-async def note_disputed(engine: AsyncEngine, vm_ids: Sequence[str]) -> None:
-    """Put one `lost` event into the inbox for each of these VMs, once per boot."""
-    if vm_ids:
-        async with engine.begin() as connection:
-            await connection.execute(_DISPUTED, {"vm_ids": list(vm_ids)})
-
-
 async def answer(engine: AsyncEngine, vm: EnrolledVm, command_id: str, body: str) -> None:
     """Put a result of the gateway's own into the inbox, for a command that no agent can be sent; once per command."""
     values = {**_event_keys(vm), "command_id": command_id, "body": body}
@@ -257,31 +227,8 @@ async def _mark_step(connection: AsyncConnection, mark: StepMark) -> None:
         await connection.execute(_BEGIN_STEP, values)
 
 
-async def _note_online(connection: AsyncConnection, rows: Sequence[Row]) -> None:
-    events = [
-        NewEvent(row.vm_id, row.boot_id, ONLINE_SEQ, row.team_id, "online", "", _event_body(row, "online"))
-        for row in rows
-    ]
-    await connection.execute(_STORE_EVENTS, _columns(events, _EVENT_FIELDS))
-
-
-def _event_body(row: Row, kind: str) -> str:
-    return json.dumps({"vm_id": row.vm_id, "boot_id": row.boot_id, "seq": 0, "kind": kind})
-
-
-def _enrolled(row: Row) -> EnrolledVm:
-    return EnrolledVm(
-        vm_id=row.vm_id,
-        team_id=row.team_id,
-        project_id=row.project_id,
-        environment_id=row.environment_id,
-        run_id=row.run_id,
-        role=row.role,
-        owner_workflow_id=row.owner_workflow_id,
-        repo_full_name=row.repo_full_name,
-        boot_id=row.boot_id,
-        acked_seq=row.acked_seq,
-    )
+def _event_body(vm: EnrolledVm, kind: str) -> str:
+    return json.dumps({"vm_id": vm.vm_id, "boot_id": vm.boot_id, "seq": 0, "kind": kind})
 
 
 def _columns(rows: Sequence[object], names: Sequence[str]) -> dict[str, list[Any]]:
@@ -291,33 +238,6 @@ def _columns(rows: Sequence[object], names: Sequence[str]) -> dict[str, list[Any
 
 _CHUNK_FIELDS = ("vm_id", "boot_id", "seq", "environment_id", "run_id", "stream", "codec", "data")
 _EVENT_FIELDS = ("vm_id", "boot_id", "seq", "team_id", "kind", "command_id", "body")
-
-_ENROL = text("""
-WITH given AS (
-    SELECT * FROM unnest(CAST(:vm_id AS text[]), CAST(:proof_sha256 AS text[]), CAST(:boot_id AS text[]),
-                         CAST(:has_token AS boolean[])) AS g(vm_id, proof, boot_id, has_token)
-), let_in AS (
-    UPDATE vms v SET proof_sha256 = g.proof, boot_id = g.boot_id, state = 'running',
-                     online_at = coalesce(v.online_at, now()), last_seen_at = now()
-    FROM given g
-    WHERE v.id = g.vm_id AND v.state IN ('creating', 'running')
-      AND (v.proof_sha256 = g.proof OR (v.proof_sha256 = '' AND g.has_token))
-    RETURNING v.id, v.environment_id, v.run_id, v.job, v.role
-), booted AS (
-    UPDATE steps s SET state = 'completed', ended_at = now()
-    FROM let_in l
-    WHERE s.environment_id = l.environment_id AND s.run_id = l.run_id AND s.name = 'vm_boot'
-      AND s.subject = CASE l.role WHEN 'builder' THEN l.job ELSE l.role END AND s.ended_at IS NULL
-)
-SELECT g.vm_id, g.boot_id, l.id IS NOT NULL AS is_in, v.state AS vm_state, v.proof_sha256 <> '' AS is_bound,
-       v.team_id, v.project_id, v.environment_id, v.run_id, v.role, v.owner_workflow_id, p.repo_full_name,
-       greatest(0, (SELECT max(c.seq) FROM log_chunks c WHERE c.vm_id = g.vm_id AND c.boot_id = g.boot_id),
-                (SELECT max(e.seq) FROM agent_events e WHERE e.vm_id = g.vm_id AND e.boot_id = g.boot_id)) AS acked_seq
-FROM given g
-LEFT JOIN vms v ON v.id = g.vm_id
-LEFT JOIN projects p ON p.id = v.project_id
-LEFT JOIN let_in l ON l.id = g.vm_id
-""")
 
 _COMMANDS = text("""
 SELECT id, vm_id, run_id, kind, body #>> '{build,target,name}' AS subject,
@@ -414,7 +334,7 @@ SELECT v.id, v.boot_id, -1, v.team_id, 'lost', '',
 FROM vms v
 """
 
-_DISPUTED = text(f"""
+_LOST_ONES = text(f"""
 {_NOTE_LOST}
 WHERE v.state = 'running' AND v.id = ANY(CAST(:vm_ids AS text[]))
 ON CONFLICT DO NOTHING

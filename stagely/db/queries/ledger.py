@@ -76,8 +76,8 @@ async def open_row(engine: AsyncEngine, order: LedgerOrder) -> LedgerRow:
                 id=order.vm_id, team_id=team, project_id=order.project_id, environment_id=order.environment_id,
                 run_id=order.run_id, build_id=order.build_id, job=order.job, role=order.role, provider=order.provider,
                 region=order.region, size=order.size, arch=order.arch, owner_workflow_id=order.owner_workflow_id,
-                native_id="", address="", proof_sha256="", boot_id="", state=VmState.CREATING, created_at=now,
-                expires_at=now + timedelta(seconds=order.expires_in_s),
+                native_id="", address="", public_key="", session_sha256="", previous_session_sha256="", boot_id="",
+                state=VmState.CREATING, created_at=now, expires_at=now + timedelta(seconds=order.expires_in_s),
             )
             .on_conflict_do_nothing()
         )  # fmt: skip
