@@ -60,6 +60,8 @@ class Agent:
         self._outbox = Outbox(spool, ResultStore(config.state_dir / "results"))
         identity = Identity(config.agent_id, boot_id, config.token)
         self._session = Session(identity, self._outbox.results, spool.acked_seq)
+        for command_id, seq in self._outbox.unsaid_results().items():
+            self._session.finished(command_id, seq)
         self._credentials = CredentialStore(config.state_dir, config.run_dir)
         self._contact = Contact(time.monotonic())
         self._assemble(first_port)

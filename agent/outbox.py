@@ -19,6 +19,7 @@ from agent.spool import Spool
 CAP_BYTES = 64 * 1024 * 1024  # reference/security.md: more than any build says while the core restarts.
 RESULTS_KEPT = 200  # A command is never repeated after this many others.
 UNREADABLE = "[stagely] a record was dropped here: it was unreadable after the machine's restart.\n"
+_RESULT = '{"type":"RESULT",'  # As `encode` begins it: logs, which are most of a spool, need no decoding.
 
 log = logging.getLogger("stagely.agent.outbox")
 
@@ -110,6 +111,20 @@ class Outbox:
         self._grown.set()
         return seq
 
+    def unsaid_results(self) -> dict[str, int]:
+        """The seq of every Result that an earlier process left in the spool, by command.
+
+        Each is kept as an answer, too: a machine that lost its power may have saved the one and not the other.
+        """
+        found: dict[str, int] = {}
+        for seq, frame in _unsaid(self.spool):
+            result = _readable(frame, seq) if frame.startswith(_RESULT) else None
+            if isinstance(result, Result):
+                found[result.command_id] = seq
+                if result.command_id not in self.results:
+                    self.results.keep(result)
+        return found
+
     def forget(self, seq: int) -> None:
         self.spool.forget(seq)
         self._shrunk.set()
@@ -194,16 +209,22 @@ def open_spool(state_dir: Path, run_dir: Path) -> tuple[str, Spool]:
 def _take_over(earlier: Path, spool: Spool) -> None:
     """What is unreadable there is left out: where the line stood the stream says so, else the journal."""
     old = Spool(earlier)
-    seq, last_log = old.acked_seq, None
-    while records := old.read(seq, protocol.MAX_FRAME_BYTES):
-        seq = records[-1][0]
-        for number, frame in records:
-            message = _readable(frame, number) or (last_log and dataclasses.replace(last_log, data=UNREADABLE))
-            if message is not None:
-                spool.append_or_hold(protocol.encode(dataclasses.replace(message, seq=spool.next_seq)))
-            last_log = message if isinstance(message, Log) else last_log
+    last_log = None
+    for number, frame in _unsaid(old):
+        message = _readable(frame, number) or (last_log and dataclasses.replace(last_log, data=UNREADABLE))
+        if message is not None:
+            spool.append_or_hold(protocol.encode(dataclasses.replace(message, seq=spool.next_seq)))
+        last_log = message if isinstance(message, Log) else last_log
     old.close()
     shutil.rmtree(earlier)
+
+
+def _unsaid(spool: Spool) -> Iterator[tuple[int, str]]:
+    """What is not confirmed: (seq, frame), in order."""
+    seq = spool.acked_seq
+    while records := spool.read(seq, protocol.MAX_FRAME_BYTES):
+        yield from records
+        seq = records[-1][0]
 
 
 def _readable(frame: str, seq: int) -> Log | Status | Result | None:

@@ -32,6 +32,27 @@ def test_a_result_is_known_to_the_next_process(tmp_path: Path) -> None:
     )
 
 
+def test_results_that_still_wait_in_the_spool_are_known_to_the_next_process(tmp_path: Path) -> None:
+    first = new(tmp_path)
+    first.result(Result(0, "c1", Outcome.SUCCEEDED))
+    first.log("c2", "build/api", "a line\n")
+    first.result(Result(0, "c2", Outcome.FAILED))
+    first.forget(1)
+
+    assert new(tmp_path).unsaid_results() == {"c2": 3}
+
+
+def test_a_result_of_which_only_the_spool_was_saved_is_an_answer_again(tmp_path: Path) -> None:
+    new(tmp_path).result(Result(0, "c1", Outcome.SUCCEEDED))
+    (tmp_path / "results" / f"{b'c1'.hex()}.json").write_text("")
+
+    again = new(tmp_path)
+
+    assert again.unsaid_results() == {"c1": 1}
+    assert again.results["c1"] == Result(1, "c1", Outcome.SUCCEEDED)
+    assert ResultStore(tmp_path / "results")["c1"] == Result(1, "c1", Outcome.SUCCEEDED)
+
+
 def test_beyond_the_cap_logs_are_dropped_and_the_stream_says_so(tmp_path: Path) -> None:
     outbox = new(tmp_path, cap_bytes=600)
     outbox.log("c1", "build/api", "kept" * 80 + "\n")
