@@ -12,7 +12,7 @@ from agent.protocol import Ack, Build, Deploy, Exposed, Image, Outcome, Prepare,
 from api.gateway.commands import compose_project
 from tests.api.ledger import SHA, Ledger, build_order, deploy_order
 from tests.api.wire import connected
-from tests.api.world import Repositories, Running, eventually, identity, signals, start_owner
+from tests.api.world import OpenGateway, Repositories, Running, eventually, identity, signals, start_owner
 from workflows.messages import BuildOrder, CommandOrder
 
 BUILD = "run-1/b-1/1"
@@ -56,6 +56,29 @@ async def test_command_for_a_connected_agent_is_pushed_at_the_nudge(
     assert deploy.images == (Image("api", "registry:8003/prj-1/env-1/api@sha256:" + "b" * 64),)
     assert deploy.expose == (Exposed("web", 80, "http://x.localhost"),)
     assert deploy.compose_files == ("docker-compose.yml",)
+
+
+async def test_command_whose_result_is_stored_is_not_pushed_again_while_its_owner_cannot_be_told(
+    open_gateway: OpenGateway, ledger: Ledger
+) -> None:
+    await ledger.add_vm("vm-1")
+    await ledger.add_command(build_order("vm-1"))
+    agent_of_vm = identity("vm-1")
+
+    async def is_stored() -> bool:
+        return (1, "result") in await ledger.events("vm-1")
+
+    async with open_gateway(temporal_address="127.0.0.1:1") as running:
+        async with connected(running.address, agent_of_vm) as (agent, _):
+            await agent.hear(Build)
+            await agent.say(Result(1, BUILD, Outcome.SUCCEEDED))
+            await eventually(is_stored)
+        await ledger.add_command(CommandOrder("run-1/prepare", "vm-1", "prepare", "env-1", "run-1"))
+        async with connected(running.address, agent_of_vm) as (agent, welcome):
+            next_command = await agent.hear(Prepare)
+
+    assert welcome.acked_seq == 1
+    assert next_command.command_id == "run-1/prepare"
 
 
 async def test_command_is_found_without_a_nudge(gateway: Running, ledger: Ledger, temporal_client: Client) -> None:

@@ -105,7 +105,7 @@ EventKey = tuple[str, str, int]  # vm_id, boot_id, seq
 
 
 async def commands_of(engine: AsyncEngine, vm_ids: Sequence[str], *, only_open: bool) -> list[CommandRow]:
-    """Commands of these VMs, oldest first."""
+    """Commands of these VMs, oldest first. Open are those without a result, be it one that its owner waits for."""
     async with engine.connect() as connection:
         rows = await connection.execute(_COMMANDS, {"vm_ids": list(vm_ids), "only_open": only_open})
         return [CommandRow(r.id, r.vm_id, r.run_id, r.kind, r.subject or "", r.body) for r in rows]
@@ -242,8 +242,11 @@ _EVENT_FIELDS = ("vm_id", "boot_id", "seq", "team_id", "kind", "command_id", "bo
 _COMMANDS = text("""
 SELECT id, vm_id, run_id, kind, body #>> '{build,target,name}' AS subject,
        CASE WHEN answered_at IS NULL THEN body END AS body
-FROM agent_commands
+FROM agent_commands c
 WHERE vm_id = ANY(CAST(:vm_ids AS text[])) AND (answered_at IS NULL OR NOT CAST(:only_open AS boolean))
+  AND (NOT CAST(:only_open AS boolean) OR NOT EXISTS (
+    SELECT FROM agent_events e WHERE e.vm_id = c.vm_id AND e.command_id = c.id AND e.kind = 'result'
+  ))
 ORDER BY created_at, id
 """)
 
