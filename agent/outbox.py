@@ -19,6 +19,7 @@ from agent.spool import Spool
 CAP_BYTES = 64 * 1024 * 1024  # reference/security.md: more than any build says while the core restarts.
 RESULTS_KEPT = 200  # A command is never repeated after this many others.
 UNREADABLE = "[stagely] a record was dropped here: it was unreadable after the machine's restart.\n"
+_BEGUN = "begun"  # The folder of a spool that has not taken everything over yet.
 _RESULT = '{"type":"RESULT",'  # As `encode` begins it: logs, which are most of a spool, need no decoding.
 
 log = logging.getLogger("stagely.agent.outbox")
@@ -194,16 +195,29 @@ def open_spool(state_dir: Path, run_dir: Path) -> tuple[str, Spool]:
 
     The id is our own: a container's /proc shows the host's boot id.
     """
-    folder = state_dir / "spool"
-    boot_id = (read_text(run_dir / "boot_id") or "").strip()
-    if not boot_id or not (folder / boot_id).is_dir():
+    folder, id_file = state_dir / "spool", run_dir / "boot_id"
+    boot_id = (read_text(id_file) or "").strip()
+    if boot_id and (folder / boot_id).is_dir():
+        spool = Spool(folder / boot_id)
+    else:
         boot_id = os.urandom(16).hex()
-    spool = Spool(folder / boot_id)
-    earlier_ones = (path for path in folder.iterdir() if path.name != boot_id)
-    for earlier in sorted(earlier_ones, key=lambda path: path.stat().st_mtime_ns):
-        _take_over(earlier, spool)
-    write_private(run_dir / "boot_id", boot_id)
+        spool = _taken_over(folder)
+        write_private(id_file, boot_id)
+        spool.move(folder / boot_id)  # The one step behind which a kill finds everything taken over, before it nothing.
+    for earlier in folder.iterdir():
+        if earlier.name != boot_id:
+            shutil.rmtree(earlier)
     return boot_id, spool
+
+
+def _taken_over(folder: Path) -> Spool:
+    """A spool under a name that no boot has, with all that earlier boots had to say still."""
+    shutil.rmtree(folder / _BEGUN, ignore_errors=True)
+    earlier_ones = sorted(folder.glob("*"), key=lambda path: path.stat().st_mtime_ns)
+    spool = Spool(folder / _BEGUN)
+    for earlier in earlier_ones:
+        _take_over(earlier, spool)
+    return spool
 
 
 def _take_over(earlier: Path, spool: Spool) -> None:
@@ -216,7 +230,6 @@ def _take_over(earlier: Path, spool: Spool) -> None:
             spool.append_or_hold(protocol.encode(dataclasses.replace(message, seq=spool.next_seq)))
         last_log = message if isinstance(message, Log) else last_log
     old.close()
-    shutil.rmtree(earlier)
 
 
 def _unsaid(spool: Spool) -> Iterator[tuple[int, str]]:

@@ -114,6 +114,13 @@ class Spool:
         while len(self._segments) > 1 and self._segments[0].last_seq <= seq:
             self._segments.pop(0).path.unlink(missing_ok=True)
 
+    def move(self, folder: Path) -> None:
+        """Lie in this folder from now on, which must not exist yet."""
+        self._folder.rename(folder)
+        self._folder = folder
+        for segment in self._segments:
+            segment.path = folder / segment.path.name
+
     def close(self) -> None:
         os.close(self._out)
         os.close(self._acked_file)

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from agent.outbox import UNREADABLE, Outbox, ResultStore, open_spool, pieces
 from agent.protocol import MAX_FRAME_BYTES, AgentState, Log, Outcome, Result, decode_to_core, encode
 from agent.spool import Spool
@@ -116,6 +118,60 @@ def test_after_a_reboot_a_new_boot_takes_over_what_was_not_acknowledged(tmp_path
         Result(2, "c1", Outcome.SUCCEEDED),
     ]
     assert [path.name for path in (tmp_path / "state" / "spool").iterdir()] == [second_boot]
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing that follows happens."""
+
+
+def test_a_kill_while_an_earlier_boot_is_taken_over_says_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unsaid = leave_two_lines(tmp_path)
+    append, appended = Spool.append_or_hold, list[str]()
+
+    def append_once(spool: Spool, frame: str) -> int:
+        if appended:
+            raise Killed
+        appended.append(frame)
+        return append(spool, frame)
+
+    with monkeypatch.context() as until_killed:
+        until_killed.setattr(Spool, "append_or_hold", append_once)
+        with pytest.raises(Killed):
+            open_spool(tmp_path / "state", tmp_path / "after")
+    _, spool = open_spool(tmp_path / "state", tmp_path / "after")
+
+    assert [decode_to_core(frame) for _, frame in spool.read(0, MAX_FRAME_BYTES)] == unsaid
+
+
+def test_a_kill_right_after_an_earlier_boot_was_taken_over_says_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unsaid = leave_two_lines(tmp_path)
+
+    def never_removed(path: Path, ignore_errors: bool = False) -> None:
+        if path.exists():
+            raise Killed
+
+    with monkeypatch.context() as until_killed:
+        until_killed.setattr("agent.outbox.shutil.rmtree", never_removed)
+        with pytest.raises(Killed):
+            open_spool(tmp_path / "state", tmp_path / "after")
+    boot_id, spool = open_spool(tmp_path / "state", tmp_path / "after")
+
+    assert [decode_to_core(frame) for _, frame in spool.read(0, MAX_FRAME_BYTES)] == unsaid
+    assert [path.name for path in (tmp_path / "state" / "spool").iterdir()] == [boot_id]
+
+
+def leave_two_lines(folder: Path) -> list[Log]:
+    """What an earlier boot had to say."""
+    lines = [Log(1, "c1", "deploy", "one\n"), Log(2, "c1", "deploy", "two\n")]
+    _, spool = open_spool(folder / "state", folder / "before")
+    for line in lines:
+        spool.append(encode(line))
+    spool.close()
+    return lines
 
 
 def test_a_stored_result_that_is_no_message_is_forgotten(tmp_path: Path) -> None:
