@@ -51,6 +51,21 @@ def test_half_a_record_at_the_end_is_cut_off(tmp_path: Path) -> None:
     assert frames(spool) == [(1, "whole"), (2, "next")]
 
 
+@pytest.mark.parametrize("torn", [b"s", b"secon", b"second", b"\x00" * 7, b"sec\x00\x00\x00\x00"])
+def test_whatever_a_kill_or_lost_power_left_of_the_last_record_the_earlier_ones_are_kept(
+    tmp_path: Path, torn: bytes
+) -> None:
+    Spool(tmp_path).append("first")
+    (segment,) = tmp_path.glob("*.frames")
+    segment.write_bytes(b"first\n" + torn)
+
+    spool = Spool(tmp_path)
+
+    assert frames(spool) == [(1, "first")]
+    assert spool.append("again") == 2
+    assert frames(Spool(tmp_path)) == [(1, "first"), (2, "again")]
+
+
 def test_acknowledged_segments_leave_the_disk_and_numbers_go_on(tmp_path: Path) -> None:
     spool = Spool(tmp_path, segment_bytes=4)
     spool.append("aa")
