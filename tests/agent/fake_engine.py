@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import struct
 from collections.abc import AsyncIterator
@@ -23,13 +24,16 @@ class FakeContainer:
     address: str = "172.18.0.2"
     log: list[tuple[str, str]] = field(default_factory=list)
     ends_logs: bool = False
+    health: str = ""
 
     def inspected(self) -> dict[str, object]:
+        health = {"Health": {"Status": self.health, "Log": []}} if self.health else {}
+        state = {"Status": self.status, "ExitCode": 0, "StartedAt": "2026-01-01T00:00:01Z", "FinishedAt": "", **health}
         return {
             "Id": self.id,
             "Created": "2026-01-01T00:00:00.5Z",
             "RestartCount": 0,
-            "State": {"Status": self.status, "ExitCode": 0, "StartedAt": "2026-01-01T00:00:01Z", "FinishedAt": ""},
+            "State": state,
             "Config": {"Labels": {"com.docker.compose.service": self.service}, "Tty": False},
             "HostConfig": {"RestartPolicy": {"Name": "no"}, "NetworkMode": "net"},
             "NetworkSettings": {"Networks": {"net": {"IPAddress": self.address}}, "Ports": {}},
@@ -59,8 +63,15 @@ class FakeEngine:
 
     async def changed(self) -> None:
         for writer in self.followers:
-            writer.write(b'{"Type":"container","Action":"start"}\n')
-            await writer.drain()
+            with contextlib.suppress(ConnectionError):  # Whoever followed may have been killed.
+                writer.write(b'{"Type":"container","Action":"start"}\n')
+                await writer.drain()
+
+    def end_containers(self) -> None:
+        """Nobody's log is followed any more."""
+        for container in self.containers.values():
+            container.status = "exited"
+        self.tick.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")

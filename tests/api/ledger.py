@@ -124,6 +124,13 @@ class Ledger:
             )
             return bool((await db.execute(text(query))).scalar_one() == 2)
 
+    @asynccontextmanager
+    async def commands_held(self) -> AsyncIterator[None]:
+        """Commands can be read meanwhile and not changed."""
+        async with self.engine.connect() as db, db.begin():
+            await db.execute(text("LOCK TABLE agent_commands IN EXCLUSIVE MODE"))
+            yield
+
     async def are_vms_waited_for(self) -> bool:
         async with self.engine.connect() as db:
             query = "SELECT count(*) FROM pg_locks WHERE relation = 'vms'::regclass AND NOT granted"
@@ -156,6 +163,12 @@ class Ledger:
             id=order.command_id, team_id=LOCAL_TEAM, vm_id=order.vm_id, environment_id=order.environment_id,
             run_id=order.run_id, kind=order.kind, body=asdict(order), created_at=utc_now(),
         )  # fmt: skip
+
+    async def sent_at(self, command_id: str) -> datetime | None:
+        async with self.engine.connect() as db:
+            found = await db.execute(select(agent_commands.c.sent_at).where(agent_commands.c.id == command_id))
+            at: datetime | None = found.scalar_one()
+            return at
 
     async def answered_at(self, command_id: str) -> datetime | None:
         async with self.engine.connect() as db:

@@ -1,16 +1,12 @@
-"""One build's whole log over a line that is cut all the time: a real agent, a real gateway, and what breaks between."""
+"""A build's whole log, and a deployment, over a line that is cut all the time: a real agent and gateway, and faults."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,100 +14,35 @@ import pytest
 from temporalio.client import Client
 
 from stagely.settings import Settings
-from tests.api.ledger import Ledger, build_order
-from tests.api.test_processes import answers, is_answered, program
+from tests.api.ledger import Ledger
+from tests.api.line import Line
+from tests.api.machine import Machine
+from tests.api.scene import GATEWAY, SERVICE_SAYS, VM, attempt_says, order_of, without_seconds
+from tests.api.scripted import DRIVEN_BUILD
+from tests.api.test_processes import answers, program
 from tests.api.world import eventually, identity, signals, start_owner
 from tests.services import free_port
 
+STREAMS = ("build/api", "deploy", "service/api")
 LINES_PER_CUT = 4000
-GATEWAY = "tests.api.gateway_process"
-ROOT = Path(__file__).parents[2]
-
-# Stands for git and for docker on the agent's PATH: a tree with a Dockerfile, and a build that says what it is let to.
-_GIT = """#!/bin/sh
-case "$*" in *checkout*) mkdir -p "$GIT_WORK_TREE/api"; : > "$GIT_WORK_TREE/api/Dockerfile";; esac
-"""
-_DOCKER = """#!{python}
-import hashlib, json, os, socket, sys
-if "buildx" not in sys.argv:
-    sys.exit(1)
-with open("{folder}/runs", "a") as runs:
-    runs.write("run\\n")
-said, number = hashlib.sha256(), 0
-with socket.create_connection(("127.0.0.1", {port})) as driver:
-    while driver.recv(1):
-        text = "".join(f"line {{number + i:06}} of the build, long enough to be one\\n" for i in range({lines}))
-        number += {lines}
-        said.update(text.encode())
-        sys.stderr.write(text)
-        sys.stderr.flush()
-with open(sys.argv[sys.argv.index("--metadata-file") + 1], "w") as file:
-    json.dump({{"containerimage.digest": "sha256:" + "d" * 64}}, file)
-with open("{folder}/hash", "w") as file:
-    file.write(said.hexdigest())
-"""
 
 
 @dataclass(slots=True)
-class Line:
-    """Between agent and gateway. `cut` ends every connection at once, `is_open` False refuses new ones."""
-
-    gateway_port: int
-    port: int = 0
-    is_open: bool = True
-    carried: int = 0
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self.is_open:
-            writer.transport.abort()
-            return
-        try:
-            there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self.gateway_port)
-        except OSError:
-            writer.transport.abort()
-            return
-        self._writers |= {writer, there_writer}
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._carry(reader, there_writer, is_from_agent=True))
-            group.create_task(self._carry(there_reader, writer, is_from_agent=False))
-        self._writers -= {writer, there_writer}
-
-    def cut(self) -> None:
-        for writer in self._writers:
-            writer.transport.abort()
-
-    async def until_more(self, bytes_more: int) -> None:
-        """Wait until the agent has sent so much more."""
-        wanted = self.carried + bytes_more
-        while self.carried < wanted:
-            self.changed.clear()
-            await self.changed.wait()
-
-    async def _carry(self, source: asyncio.StreamReader, to: asyncio.StreamWriter, *, is_from_agent: bool) -> None:
-        try:
-            while chunk := await source.read(65536):
-                to.write(chunk)
-                await to.drain()
-                if is_from_agent:
-                    self.carried += len(chunk)
-                    self.changed.set()
-        except OSError:
-            pass  # Cut, from one side or the other.
-        finally:
-            to.transport.abort()
-
-
-@dataclass(slots=True)
-class Build:
+class DrivenBuild:
     """What lets the build go on: a byte per LINES_PER_CUT lines, and its end."""
 
-    port: int = 0
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     _writer: asyncio.StreamWriter | None = None
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    @asynccontextmanager
+    async def listening(self, folder: Path) -> AsyncIterator[None]:
+        """The scripted `docker buildx build` of this folder is driven from here."""
+        async with await asyncio.start_server(self._serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            (folder / DRIVEN_BUILD).write_text(f"{port} {LINES_PER_CUT}")
+            yield
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
         self.begun.set()
         await reader.read()
@@ -125,93 +56,67 @@ class Build:
         self._writer.write_eof()
 
 
-@contextmanager
-def agent(folder: Path, line: Line, token: str) -> Iterator[subprocess.Popen[bytes]]:
-    settings = {
-        "agent_id": "vm-1",
-        "core_url": f"ws://127.0.0.1:{line.port}",
-        "token": token,
-        "state_dir": str(folder / "state"),
-        "work_dir": str(folder / "work"),
-        "run_dir": str(folder / "run"),
-        "docker_socket": str(folder / "none.sock"),
-        "reconnect_first_wait_s": 0.02,
-    }
-    (folder / "config.json").write_text(json.dumps(settings))
-    environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
-    argv = [sys.executable, "-m", "agent", "--config", str(folder / "config.json")]
-    with subprocess.Popen(argv, env=environment, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def put_programs(folder: Path, build: Build) -> None:
-    tools = {
-        "git": _GIT,
-        "docker": _DOCKER.format(python=sys.executable, folder=folder, port=build.port, lines=LINES_PER_CUT),
-    }
-    (folder / "bin").mkdir()
-    for name, text in tools.items():
-        path = folder / "bin" / name
-        path.write_text(text)
-        path.chmod(0o755)
-
-
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("cuts", [10, pytest.param(50, marks=pytest.mark.slow)])
-async def test_a_long_log_arrives_whole_and_once_whatever_breaks(
+async def test_a_long_log_arrives_whole_and_a_deployment_happens_once_whatever_breaks(
     settings: Settings, ledger: Ledger, temporal_client: Client, tmp_path: Path, cuts: int
 ) -> None:
     """The gateway is stopped once and killed once, the agent killed with most of the log still in its spool."""
     owner = await start_owner(temporal_client)
-    await ledger.add_vm("vm-1", owner.id)
-    order = build_order("vm-1")
-    assert order.build is not None
-    await ledger.add_command(replace(order, build=replace(order.build, timeout_s=200)))
-    line, build = Line(free_port()), Build()
-    line_server = await asyncio.start_server(line.serve, "127.0.0.1", 0)
-    build_server = await asyncio.start_server(build.serve, "127.0.0.1", 0)
-    line.port, build.port = (server.sockets[0].getsockname()[1] for server in (line_server, build_server))
-    put_programs(tmp_path, build)
+    await ledger.add_vm(VM, owner.id)
+    build_id, deploy_id = [await add_patient(ledger, kind) for kind in ("build", "deploy")]
+    line, build, machine = Line(free_port()), DrivenBuild(), Machine(tmp_path, identity(VM))
     listen = f"127.0.0.1:{line.gateway_port}"
-    token = identity("vm-1").token
 
-    with agent(tmp_path, line, token) as first:
+    async with line.running(), machine.running(), build.listening(tmp_path):
+        machine.core_port = line.port
+        machine.points.hold("up")
+        machine.start()
         for end in (signal.SIGTERM, signal.SIGKILL):
             with program(GATEWAY, settings, STAGELY_GATEWAY_LISTEN=listen) as gateway:
                 await answers(f"http://{listen}/healthz")
                 await build.begun.wait()
-                await disturb(line, build, cuts // 2)
+                await machine.points.reached()
+                await disturb(line, build, 1)
+                machine.points.release()  # The deployment's end, too, comes between cuts.
+                await disturb(line, build, cuts // 2 - 1)
                 gateway.send_signal(end)
                 await asyncio.to_thread(gateway.wait)
         build.end()
-        await eventually(lambda: is_file(tmp_path / "hash"))
-        await eventually(lambda: has_answer(tmp_path))
-        first.kill()
-        first.wait()
-    with (
-        agent(tmp_path, line, token),
-        program(GATEWAY, settings, STAGELY_GATEWAY_LISTEN=listen),
-    ):
-        await answers(f"http://{listen}/healthz")
-        await eventually(lambda: is_answered(ledger))
+        await eventually(lambda: has_answers(tmp_path, 2))
+        machine.kill()
+        machine.start()
+        with program(GATEWAY, settings, STAGELY_GATEWAY_LISTEN=listen):
+            await answers(f"http://{listen}/healthz")
+            await eventually(lambda: are_answered(ledger, build_id, deploy_id))
+            told = {(event.boot_id, event.seq, event.command_id, event.outcome) for event in await signals(owner)}
+        carried_out = machine.carried_out()
 
-    kept = "".join(data.decode() for _, stream, data in await ledger.chunks("vm-1") if stream.startswith("build/"))
-    head, _, log = kept.partition("\n")
+    logs = {name: "".join(d.decode() for _, stream, d in await ledger.chunks(VM) if stream == name) for name in STREAMS}
+    head, _, log = logs["build/api"].partition("\n")
     assert head.startswith("Cloning ")
     assert log.count("\n") == cuts * LINES_PER_CUT
-    assert hashlib.sha256(log.encode()).hexdigest() == (tmp_path / "hash").read_text()
-    assert (tmp_path / "runs").read_text() == "run\n"
-    # At least once: a restarted agent that is told the command again answers again, and workflows drop what they know.
-    told = {(event.kind, event.command_id, event.outcome) for event in await signals(owner)}
-    assert told == {("result", order.command_id, "succeeded")}
-    line_server.close()
-    build_server.close()
+    assert hashlib.sha256(log.encode()).hexdigest() == (tmp_path / f"{DRIVEN_BUILD}.hash").read_text()
+    assert without_seconds(logs["deploy"]) == attempt_says("deploy", 1)
+    assert logs["service/api"] == SERVICE_SAYS
+    assert carried_out == {"build began": 1, "build ended": 1, "up began": 1, "up ended": 1}
+    # A gateway killed right behind a signal sends it again, under the number that it had.
+    assert sorted(one[2:] for one in told) == [(build_id, "succeeded"), (deploy_id, "succeeded")]
 
 
-async def disturb(line: Line, build: Build, cuts: int) -> None:
+async def add_patient(ledger: Ledger, kind: str) -> str:
+    """A command that may take as long as this test; its id."""
+    order = order_of(kind)
+    order = replace(
+        order,
+        build=replace(order.build, timeout_s=200) if order.build else None,
+        deploy=replace(order.deploy, health_timeout_s=200) if order.deploy else None,
+    )
+    await ledger.add_command(order)
+    return order.command_id
+
+
+async def disturb(line: Line, build: DrivenBuild, cuts: int) -> None:
     """So many parts of the log, the line cut in the middle of each."""
     for _ in range(cuts):
         build.go_on()
@@ -219,10 +124,10 @@ async def disturb(line: Line, build: Build, cuts: int) -> None:
         line.cut()
 
 
-async def is_file(path: Path) -> bool:
-    return path.exists()
+async def has_answers(folder: Path, count: int) -> bool:
+    """The agent keeps the results: these commands will not run again."""
+    return len(list((folder / "state" / "results").glob("*.json"))) == count
 
 
-async def has_answer(folder: Path) -> bool:
-    """The agent keeps the build's result: it will not run again."""
-    return any((folder / "state" / "results").glob("*.json"))
+async def are_answered(ledger: Ledger, *command_ids: str) -> bool:
+    return None not in [await ledger.answered_at(command_id) for command_id in command_ids]
