@@ -22,14 +22,14 @@ import base64
 import html
 import json
 import re
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import quote
+
+from agent.search import Index
 
 HIDDEN = "***"
 MIN_CHARS = 6  # reference/security.md 5.6: shorter ones stand in ordinary words.
 PIECE_CHARS = 64  # Longer patterns are cut: what is held back, and looked at again, has at most this length.
-HEAD_CHARS = 4  # What the regular expression looks for: enough to be rare, little enough to compile quickly.
 MAX_LINE_CHARS = 16 * 1024  # Docker's own limit for one line of a log.
 _WRAPS = (64, 76)  # Columns: PEM and openssl; MIME, coreutils' base64 and Python.
 _URL_SAFE = str.maketrans("+/", "-_")
@@ -44,7 +44,7 @@ class Patterns:
         self._keep = keep
         self._values: set[str] = set()
         self._pieces: set[str] = set()
-        self._index: _Index | None = None
+        self._index: Index | None = None
         self.add(values)
 
     @property
@@ -86,54 +86,10 @@ class Patterns:
         """Where the longest end of `text` begins that may be the beginning of something to hide; else its length."""
         return self._indexed().begun_at(text)
 
-    def _indexed(self) -> _Index:
-        if self._index is None:  # Built when it is needed, so that ten values added one by one cost one compilation.
-            self._index = _Index(self._pieces)
+    def _indexed(self) -> Index:
+        if self._index is None:  # Built when it is needed, so that ten values added one by one cost one index.
+            self._index = Index(self._pieces)
         return self._index
-
-
-class _Index:
-    """Finds pieces in texts. What a character costs does not grow with the texts, and hardly with the pieces."""
-
-    def __init__(self, pieces: Iterable[str]) -> None:
-        self._ordered = sorted(pieces)
-        self._pieces = frozenset(self._ordered)
-        self._longest = max(map(len, self._ordered), default=0)
-        sizes: dict[str, set[int]] = {}
-        for piece in self._ordered:
-            sizes.setdefault(piece[:HEAD_CHARS], set()).add(len(piece))
-        self._sizes = {head: sorted(lengths, reverse=True) for head, lengths in sizes.items()}
-        self._heads = re.compile(_one_of(self._sizes) if sizes else r"(?!)")
-
-    def hits(self, text: str) -> Iterator[tuple[int, int]]:
-        """Every place where a piece begins, with the end of the longest one there."""
-        head = self._heads.search(text)
-        while head is not None:
-            begin = head.start()
-            for size in self._sizes[head.group()]:
-                piece = text[begin : begin + size]
-                if piece in self._pieces:
-                    yield begin, begin + len(piece)
-                    break
-            head = self._heads.search(text, begin + 1)
-
-    def begun_at(self, text: str) -> int:
-        for at in range(max(len(text) - self._longest + 1, text.rfind("\n") + 1, 0), len(text)):
-            tail = text[at:]
-            place = bisect_right(self._ordered, tail)  # What begins with the tail and is longer stands right behind it.
-            if place < len(self._ordered) and self._ordered[place].startswith(tail):
-                return at
-        return len(text)
-
-
-def _one_of(heads: Iterable[str]) -> str:
-    """A regular expression for these texts of one length, as a tree: a flat list would be tried one by one."""
-    tails: dict[str, list[str]] = {}
-    for head in heads:
-        tails.setdefault(head[0], []).append(head[1:])
-    if all(tail == "" for rest in tails.values() for tail in rest):
-        return "[" + "".join(map(re.escape, tails)) + "]"
-    return "(?:" + "|".join(re.escape(first) + _one_of(rest) for first, rest in tails.items()) + ")"
 
 
 def forms(value: str) -> set[str]:
@@ -251,6 +207,8 @@ class LineMasker:
         return self._lines(rest + "\n") if self._line + rest else ""
 
     def _lines(self, masked: str) -> str:
+        if not self._line and len(masked) <= MAX_LINE_CHARS and masked.endswith("\n"):
+            return masked.replace("\r\n", "\n")
         *whole, begun = (self._line + masked).split("\n")
         done = [part for line in whole for part in _parts(line.removesuffix("\r"))]
         *early, self._line = _parts(begun)
