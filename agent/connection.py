@@ -64,12 +64,17 @@ class Backoff:
 
 @dataclass(slots=True)
 class Contact:
-    """When the core was last known to be there, on the monotonic clock."""
+    """When the core last had a use for this agent, on the monotonic clock: its Welcome and what came after it.
+
+    A Refused is none: else an agent that no gateway understands any more would keep its machine for ever.
+    `refusal` is what the core said instead, "" while it said nothing.
+    """
 
     last: float
+    refusal: str = ""
 
     def note(self) -> None:
-        self.last = time.monotonic()
+        self.last, self.refusal = time.monotonic(), ""
 
 
 class _Lost(Exception):
@@ -141,6 +146,7 @@ class Connection:
                 if message is not None:
                     await self._obey(message)
                 if isinstance(message, Welcome):
+                    self._ends.contact.note()
                     log.info("core reached")
                     return message
 
@@ -160,12 +166,14 @@ class Connection:
     async def _listen(self, socket: ClientConnection) -> None:
         while True:
             message = await self._receive(socket)
+            self._ends.contact.note()
             if message is not None:
                 await self._obey(message)
 
     async def _obey(self, message: ToAgent) -> None:
         for effect in self._ends.session.received(message):
             if isinstance(effect, Reconnect):
+                self._ends.contact.refusal = effect.reason
                 raise _Lost(effect.reason)
             await self._ends.apply(effect)
         if self._ends.session.phase == "ended":
@@ -174,7 +182,6 @@ class Connection:
     async def _receive(self, socket: ClientConnection) -> ToAgent | None:
         """The next message, None for one that this version does not know (it stays unanswered and is named)."""
         text = await socket.recv(decode=True)
-        self._ends.contact.note()
         try:
             return protocol.decode_to_agent(text)
         except ProtocolError as error:

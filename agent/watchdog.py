@@ -22,10 +22,10 @@ PowerOff = Callable[[str], Awaitable[None]]
 
 
 async def watch(contact: Contact, silence_limit_s: float, power_off: PowerOff) -> None:
-    """Call `power_off` once the core has been silent for this long, then return."""
+    """Call `power_off` once the core has been silent, or has only refused, for this long; then return."""
     while (silent_s := time.monotonic() - contact.last) < silence_limit_s:  # noqa: ASYNC110  # It waits for something *not* to happen.
         await asyncio.sleep(min(silence_limit_s / LOOKS, silence_limit_s - silent_s))
-    await power_off(f"the core has been silent for {silent_s:.0f} s")
+    await power_off(f"for {silent_s:.0f} s {contact.refusal or 'the core has been silent'}")
 
 
 async def power_off(reason: str) -> None:

@@ -329,7 +329,25 @@ async def test_a_core_that_stays_silent_turns_the_machine_off(machine: Machine) 
         async with running(agent) as task:
             await task
 
-    assert machine.powered_off == ["the core has been silent for 0 s"]
+    assert machine.powered_off == ["for 0 s the core has been silent"]
+
+
+async def test_a_core_that_only_refuses_turns_the_machine_off(machine: Machine) -> None:
+    core = Core(lambda _: Refused("unsupported_version", "version 3 is spoken here"))
+    async with listening(core) as server, running(machine.agent(server, silence_limit_s=0.6)) as task:
+        await task
+
+    assert machine.powered_off == [
+        "for 1 s the core refused this agent: version 3 is spoken here (unsupported_version)"
+    ]
+
+
+async def test_a_core_whose_version_is_not_spoken_here_turns_the_machine_off(machine: Machine) -> None:
+    core = Core(lambda _: Welcome(30.0, 0, version=9))
+    async with listening(core) as server, running(machine.agent(server, silence_limit_s=0.6)) as task:
+        await task
+
+    assert machine.powered_off == ["for 1 s the core speaks version 9 of the protocol, this agent 1"]
 
 
 async def test_a_frame_of_a_later_version_is_left_aside(machine: Machine) -> None:
