@@ -41,6 +41,9 @@ check || { echo "stagely-agent.pyz has another SHA-256 than it should; not start
 # No namespaces and no read-only trees: git, docker and Compose work for the user's repository here, bind mounts
 # included. What is forbidden, none of them needs. The umask stays 022: a clone's files reach containers that run as
 # other users, through COPY and bind mounts.
+# Out of memory: the user's containers (score 0) go before the agent and what it started, and a git that goes is a
+# failed step, not the end of the unit. The weight lets heartbeats through while a build takes every core. Each
+# visitor of a preview costs two descriptors. No core dump: it would hold secrets.
 _UNIT_TEXT = f"""\
 [Unit]
 Description=Stagely agent
@@ -62,6 +65,15 @@ LockPersonality=yes
 RestrictRealtime=yes
 SystemCallArchitectures=native
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictNamespaces=yes
+RestrictSUIDSGID=yes
+MemoryMax=1G
+OOMPolicy=continue
+OOMScoreAdjust=-600
+CPUWeight=200
+TasksMax=2048
+LimitNOFILE=65536
+LimitCORE=0
 
 [Install]
 WantedBy=multi-user.target

@@ -143,6 +143,15 @@ LockPersonality=yes
 RestrictRealtime=yes
 SystemCallArchitectures=native
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictNamespaces=yes
+RestrictSUIDSGID=yes
+MemoryMax=1G
+OOMPolicy=continue
+OOMScoreAdjust=-600
+CPUWeight=200
+TasksMax=2048
+LimitNOFILE=65536
+LimitCORE=0
 
 [Install]
 WantedBy=multi-user.target
