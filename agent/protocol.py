@@ -28,7 +28,7 @@ import typing
 from dataclasses import dataclass, field
 
 from agent.strict import ProtocolError as ProtocolError
-from agent.strict import build, object_of
+from agent.strict import build, is_sayable, object_of
 
 VERSION = 1
 MAX_FRAME_BYTES = 256 * 1024  # Larger than any command with 200 secrets of 1 KB; small enough that 10,000 agents fit.
@@ -349,7 +349,8 @@ def encode(message: Message, version: int = VERSION) -> str:
 
     Raises:
         ProtocolError: `frame_too_large` beyond MAX_FRAME_BYTES of UTF-8; `unsupported_version` for a message that
-            `version` does not know; `bad_value` for a float that JSON has no word for.
+            `version` does not know; `bad_value` for a float that JSON has no word for, and for a text with NUL or a
+            lone surrogate, which the other end would refuse.
     """
     name = type(message).__name__.upper()
     since = ADDED_MESSAGES.get(type(message), 1)
@@ -360,9 +361,23 @@ def encode(message: Message, version: int = VERSION) -> str:
         text = json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError as error:
         raise ProtocolError("bad_value", f"{name} holds a number that is not finite") from error
+    if "\\u0000" in text or not text.isascii():
+        _refuse_unsayable(fields, name)
     if len(text) > MAX_FRAME_BYTES // 4 and len(text.encode()) > MAX_FRAME_BYTES:
         raise ProtocolError("frame_too_large", f"{name} has more than {MAX_FRAME_BYTES} bytes")
     return text
+
+
+def _refuse_unsayable(value: object, where: str) -> None:
+    if isinstance(value, dict):
+        for key, part in value.items():
+            _refuse_unsayable(key, where)
+            _refuse_unsayable(part, f"{where}.{key[:40]!a}".replace("'", ""))
+    elif isinstance(value, list):
+        for at, part in enumerate(value):
+            _refuse_unsayable(part, f"{where}[{at}]")
+    elif isinstance(value, str) and not is_sayable(value):
+        raise ProtocolError("bad_value", f"{where} holds a lone surrogate or NUL")
 
 
 def plain_fields(message: object, version: int = VERSION) -> dict[str, object]:

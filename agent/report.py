@@ -86,5 +86,7 @@ class Reporter:
         )
 
     def _short(self, text: str) -> str:
-        clean = self._patterns.hide(text.replace("\x00", "\ufffd"))
+        # A file's name may hold what is no text; the answer must come all the same.
+        sayable = text.replace("\x00", "\ufffd").encode(errors="replace").decode()
+        clean = self._patterns.hide(sayable)
         return clean if len(clean) <= MESSAGE_CHARS else clean[: MESSAGE_CHARS - 1] + "…"

@@ -186,11 +186,15 @@ def _of_enum(hint: type[enum.Enum]) -> Reader:
     return read
 
 
+def is_sayable(text: str) -> bool:
+    """Whether Postgres and UTF-8 both can hold it: no NUL, no lone surrogate."""
+    return "\x00" not in text and (text.isascii() or _is_utf8(text))
+
+
 def _text(value: object) -> str:
-    """What Postgres and UTF-8 both can hold."""
     if not isinstance(value, str):
         raise _not("str", value)
-    if "\x00" in value or not (value.isascii() or _is_utf8(value)):
+    if not is_sayable(value):
         raise _Wrong("holds a lone surrogate or NUL")
     return value
 

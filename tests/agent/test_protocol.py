@@ -10,7 +10,9 @@ from agent import protocol
 from agent.protocol import (
     MAX_FRAME_BYTES,
     Ack,
+    AgentState,
     Deploy,
+    Failure,
     Heartbeat,
     Log,
     Outcome,
@@ -18,6 +20,7 @@ from agent.protocol import (
     Refused,
     Result,
     Service,
+    ToCore,
     added_in,
     decode_to_agent,
     decode_to_core,
@@ -206,3 +209,32 @@ def test_secrets_do_not_stand_in_what_is_printed() -> None:
 
 def test_a_refusal_of_a_later_version_is_understood() -> None:
     assert decode_to_agent('{"type":"REFUSED","code":"x","message":"y"}') == Refused("x", "y")
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (Log(1, "c", "s", "a\x00b"), "LOG.data holds a lone surrogate or NUL"),
+        (Log(1, "c", "s", "é\ud800"), "LOG.data holds a lone surrogate or NUL"),
+        (Result(1, "c", Outcome.FAILED, phases={"é\udfff": 1.0}), "RESULT.phases holds a lone surrogate or NUL"),
+        (
+            Heartbeat(AgentState.IDLE, (Service("w\x00", "up"),)),
+            "HEARTBEAT.services[0].name holds a lone surrogate or NUL",
+        ),
+        (
+            Result(1, "c", Outcome.FAILED, failure=Failure("up", "m", tail=("ok", "\udc80"))),
+            "RESULT.failure.tail[1] holds a lone surrogate or NUL",
+        ),
+    ],
+)  # fmt: skip
+def test_what_the_other_end_would_refuse_is_not_sent(message: ToCore, text: str) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        encode(message)
+
+    assert (caught.value.code, str(caught.value)) == ("bad_value", f"bad_value: {text}")
+
+
+def test_text_that_only_looks_like_nul_on_the_wire_is_sent() -> None:
+    message = Log(1, "c", "s", "\\u0000 é 漢")
+
+    assert decode_to_core(encode(message)) == message
