@@ -1,8 +1,8 @@
 """The repository at exactly one commit, on disk.
 
 Nothing of the repository or of the machine decides what git does: no hooks, no submodules, no LFS filters, no
-configuration but ours, and no protocol but http and https. The token travels in an environment variable, so that it
-stands in no argument list and in no file; only `fetch` gets it.
+configuration but ours, and no protocol but https, or http where the order says so. The token travels in an environment
+variable, so that it stands in no argument list and in no file; only `fetch` gets it.
 
 git's own folder lies outside the work tree: Compose files mount the tree (`.:/app`), and whoever can write a `.git`
 decides with its configuration which programs git starts. So neither a container nor a build's context has a `.git`.
@@ -28,7 +28,6 @@ _SHA = re.compile(r"[0-9a-f]{40}")
 _SETTINGS = {
     "core.hooksPath": "/dev/null",
     "protocol.allow": "never",
-    "protocol.http.allow": "always",
     "protocol.https.allow": "always",
     "submodule.recurse": "false",
     "fetch.recurseSubmodules": "false",
@@ -135,6 +134,10 @@ async def _ask(clone: Clone, *arguments: str) -> Finished:
 def environment(repo: str, token: str) -> dict[str, str]:
     """git's whole configuration, as variables."""
     settings = dict(_SETTINGS)
+    if (
+        urlsplit(repo).scheme == "http"
+    ):  # Asked for: a forge on this machine's own network. No https one may lead there.
+        settings["protocol.http.allow"] = "always"
     if token:
         basic = base64.b64encode(f"x-access-token:{token}".encode()).decode()
         settings[f"http.{_origin(repo)}.extraHeader"] = f"Authorization: Basic {basic}"

@@ -193,3 +193,11 @@ async def test_a_broken_folder_of_git_is_made_anew(forge: Forge, tmp_path: Path,
 
     assert (tmp_path / "tree" / "a").read_text() == "2"
     assert (tmp_path / "tree" / "made-by-a-container").read_text() == "kept"
+
+
+def test_plain_http_is_allowed_only_where_the_order_asks_for_it() -> None:
+    secure, plain, local = (git.environment(repo, "") for repo in ("https://git/x.git", "http://git/x.git", ""))
+
+    assert "protocol.http.allow" in plain.values()
+    assert "protocol.http.allow" not in secure.values()
+    assert "protocol.http.allow" not in local.values()
