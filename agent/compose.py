@@ -138,6 +138,13 @@ def interpolation(order: Deploy) -> dict[str, str]:
     return {key: value for key, value in found.items() if not steering.fullmatch(key)}
 
 
+def variables(order: Deploy) -> dict[str, str]:
+    """Compose's environment. Files of other repositories and registries (`include`, `extends`) are not fetched: they
+    belong to no commit, and Compose would run a git of its own for them.
+    """
+    return interpolation(order) | {f"COMPOSE_EXPERIMENTAL_{kind}_REMOTE": "false" for kind in ("GIT", "OCI")}
+
+
 def quoted(text: str) -> str:
     """A YAML double-quoted scalar that Compose reads back as `text`: `$` is doubled against interpolation."""
     doubled = json.dumps(text.replace("$", "$$"), ensure_ascii=False)

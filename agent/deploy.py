@@ -121,7 +121,7 @@ class Deployer:
 
     async def _plan(self, order: Deploy, tree: Path, files: tuple[Path, ...]) -> Plan:
         config = _compose(order, files, "config", "--format", "json")
-        finished = await _captured(Program(config, CONFIG_TIMEOUT_S, files[0].parent, compose.interpolation(order)))
+        finished = await _captured(Program(config, CONFIG_TIMEOUT_S, files[0].parent, compose.variables(order)))
         if finished.exit_code:
             raise StepFailed(_bad_compose_file(order, tree, finished))
         model = compose.parse(finished.stdout)
@@ -139,7 +139,7 @@ class Deployer:
         named = ", ".join(plan.built_here)
         stream.line(f"Building here, with docker compose: {named}")
         argv = _compose(order, plan.files, "build", *plan.built_here)
-        env = {**compose.interpolation(order), **variables}
+        env = {**compose.variables(order), **variables}
         program = Program(argv, BUILD_TIMEOUT_S, plan.files[0].parent, env)
         try:
             exit_code = await run(program, stream.feed, stream.feed)
@@ -181,7 +181,7 @@ class Deployer:
     async def _up(self, order: Deploy, plan: Plan, stream: LogStream, variables: Mapping[str, str]) -> None:
         verb = ["up", "--detach", "--no-build", "--quiet-pull", "--remove-orphans", "--timeout", str(STOP_TIMEOUT_S)]
         argv = _compose(order, (*plan.files, plan.override), *verb)
-        env = {**compose.interpolation(order), **variables}
+        env = {**compose.variables(order), **variables}
         program = Program(argv, order.health_timeout_s, plan.files[0].parent, env)
         try:
             exit_code = await run(program, stream.feed, stream.feed)

@@ -76,3 +76,12 @@ async def test_a_build_that_fails_is_a_build_failure_with_its_last_line(
     tail = ("Building here, with docker compose: admin", "RUN make failed")
     message = "admin: docker compose build: RUN make failed"
     assert failed.value.failure == Failure("build", message, "admin", 17, tail)
+
+
+async def test_compose_fetches_no_files_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = tmp_path / "seen"
+    docker(tmp_path, monkeypatch, f"env | grep ^COMPOSE_ | sort > {seen}")
+
+    await build(tmp_path, "admin")
+
+    assert seen.read_text() == "COMPOSE_EXPERIMENTAL_GIT_REMOTE=false\nCOMPOSE_EXPERIMENTAL_OCI_REMOTE=false\n"
