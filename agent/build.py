@@ -26,6 +26,7 @@ from agent.report import Reporter, StepFailed
 from agent.run import Program, TookTooLong, run
 from agent.streams import LogStream
 
+_PLAIN = re.compile(r"[A-Za-z0-9./:@_\[\]-]*")
 _NOISE = re.compile("http2: server connection error from localhost")  # buildx says so whenever it hangs up.
 
 
@@ -54,6 +55,7 @@ class Builder:
     async def build(self, order: Build, report: Reporter) -> str:
         """The digest of what was pushed. Raises StepFailed."""
         report.hide(order.repo_token, order.registry_token, *(secret.value for secret in order.secrets))
+        _refuse_odd(order)
         self._work_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder = Path(tempfile.mkdtemp(dir=self._work_dir))
         stream = report.stream(f"build/{order.target}")
@@ -143,6 +145,16 @@ def command(order: Build, places: Places) -> list[str]:
     for i, secret in enumerate(order.secrets):
         argv += ["--secret", f"id={secret.key},env=STAGELY_SECRET_{i}"]
     return [*argv, *_outputs(order), "--", str(places.context)]
+
+
+def _refuse_odd(order: Build) -> None:
+    """buildx reads some arguments as lists of settings: a comma in one of these would add a setting to it."""
+    fields = {"push_to": order.push_to, "cache": order.cache, "arch": order.arch}
+    fields |= {f"secrets[{i}].key": secret.key for i, secret in enumerate(order.secrets)}
+    for field, text in fields.items():
+        if not _PLAIN.fullmatch(text):
+            message = f"target {order.target}: {field} must be of letters, digits and ./:@_-, got {text[:80]!r}."
+            raise StepFailed(Failure("build", message, order.target))
 
 
 def _outputs(order: Build) -> list[str]:

@@ -1,13 +1,19 @@
 """What buildx is told, and that secrets are no part of it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agent.build import Places, command
+from agent.build import Builder, Places, command
+from agent.mask import Patterns
+from agent.outbox import Outbox, ResultStore
 from agent.paths import OutsideTree, beneath
-from agent.protocol import Build, SecretValue
+from agent.protocol import AgentState, Build, SecretValue
 from agent.registry import credentials, remove_leftovers
+from agent.report import Reporter, StepFailed
+from agent.spool import Spool
+from agent.streams import Batcher
 
 ORDER = Build(
     command_id="c1",
@@ -55,6 +61,25 @@ def test_a_path_out_of_the_work_tree_is_refused(tmp_path: Path, path: str) -> No
 
     with pytest.raises(OutsideTree, match="leads out of the repository"):
         beneath(tree, path)
+
+
+@pytest.mark.parametrize(
+    ("field", "order"),
+    [
+        ("push_to", replace(ORDER, push_to="r/p,store=true")),
+        ("cache", replace(ORDER, cache="r/p:c,mode=min")),
+        ("arch", replace(ORDER, arch="amd64,linux/arm64")),
+        (r"secrets\[0\].key", replace(ORDER, secrets=(SecretValue("A,src=/etc/shadow", "hush"),))),
+    ],
+)
+async def test_a_field_that_would_add_a_setting_of_its_own_is_refused(tmp_path: Path, field: str, order: Build) -> None:
+    outbox, patterns = Outbox(Spool(tmp_path / "spool"), ResultStore(tmp_path / "results")), Patterns()
+    report = Reporter("c1", AgentState.BUILDING, outbox, patterns, Batcher())
+
+    with pytest.raises(StepFailed, match=f"target api: {field} must be of letters"):
+        await Builder(tmp_path / "work", tmp_path / "run", {}).build(order, report)
+
+    assert not (tmp_path / "work").exists()
 
 
 def test_paths_inside_the_work_tree_are_opened(tmp_path: Path) -> None:
