@@ -12,9 +12,10 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any  # BuildKit's events, as in agent/rawjson.py.
 
 from agent import git, rawjson
 from agent.buildkit import BUILDER
@@ -87,7 +88,7 @@ class Builder:
         secrets = {f"STAGELY_SECRET_{i}": secret.value for i, secret in enumerate(order.secrets)}
         env = {**variables, **self._variables, **secrets}
         program = Program(command(order, places), order.timeout_s, places.tree, env)
-        output = _Output(stream)
+        output = _Output(stream, lambda: report.begin("push"))
         with report.step("build"):
             try:
                 exit_code = await run(program, output.feed_stdout, output.feed)
@@ -98,25 +99,35 @@ class Builder:
                 _move_push_seconds(report, output.progress)
         if exit_code:
             raise StepFailed(_why(order, output, exit_code, stream))
+        cached, steps = output.progress.cached_steps
+        stream.line(f"Built {order.target}: {cached} of {steps} steps came from the build cache")
 
 
 class _Output:
-    """buildx's stderr: progress events into lines of the stream, other text as it is."""
+    """buildx's stderr: progress events into lines of the stream, other text as it is. `on_push` is called once."""
 
-    def __init__(self, stream: LogStream) -> None:
+    def __init__(self, stream: LogStream, on_push: Callable[[], None]) -> None:
         self.progress = Progress()
         self.last_text = ""
         self._stream = stream
+        self._on_push = on_push
+        self._is_pushing = False
         self._text = codecs.getincrementaldecoder("utf-8")("replace")
         self._decoder = Decoder()
 
     def feed(self, chunk: bytes) -> None:
         for event, line in self._decoder.feed(self._text.decode(chunk)):
             if event is not None:
-                for said in self.progress.event(event):
-                    self._stream.line(said)
+                self._event(event)
             elif line is not None:
                 self._plain(line)
+
+    def _event(self, event: dict[str, Any]) -> None:
+        for said in self.progress.event(event):
+            self._stream.line(said)
+        if not self._is_pushing and self.progress.is_exporting:
+            self._is_pushing = True
+            self._on_push()
 
     def feed_stdout(self, chunk: bytes) -> None:
         for line in chunk.decode(errors="replace").splitlines():

@@ -79,6 +79,7 @@ class Vertex:
     completed: float | None = None
     spans: list[tuple[float, float]] = field(default_factory=list)
     error: str = ""
+    is_cached: bool = False
     tail: list[str] = field(default_factory=list)
     partial: dict[int, str] = field(default_factory=dict)
 
@@ -114,6 +115,17 @@ class Progress:
         running = [v.name for v in self._vertices.values() if v.started is not None and v.completed is None]
         return running[-1] if running else ""
 
+    @property
+    def is_exporting(self) -> bool:
+        """Whether the image or the cache began to be written to the registry."""
+        return any(vertex.started is not None and is_export(vertex) for vertex in self._vertices.values())
+
+    @property
+    def cached_steps(self) -> tuple[int, int]:
+        """How many steps of the Dockerfile came from the build cache, and how many there were."""
+        steps = [vertex for vertex in self._vertices.values() if is_step(vertex) and vertex.completed is not None]
+        return sum(vertex.is_cached for vertex in steps), len(steps)
+
     def export_seconds(self) -> float:
         """Seconds in which the image or the cache was being written to the registry."""
         return _union_seconds(sorted(span for v in self._vertices.values() if is_export(v) for span in v.spans))
@@ -140,6 +152,7 @@ class Progress:
         vertex.completed = unix_time(seen["completed"])
         vertex.spans.append((began, vertex.completed))
         vertex.error = str(seen.get("error") or "")
+        vertex.is_cached = bool(seen.get("cached"))
         if vertex.error and is_cache_import(vertex):
             return [*lines, f"#{vertex.number} no cache yet"]
         if vertex.error:
@@ -167,6 +180,11 @@ class Progress:
             return []
         self._seen_warnings.add(short)
         return [f"WARN: {short}"]
+
+
+def is_step(vertex: Vertex) -> bool:
+    """Whether it is a line of the Dockerfile: "[stage 2/4] RUN make"; BuildKit's own work is "[internal] ..."."""
+    return vertex.name.startswith("[") and not vertex.name.startswith("[internal]")
 
 
 def is_export(vertex: Vertex) -> bool:

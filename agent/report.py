@@ -46,12 +46,16 @@ class Reporter:
 
         return LogStream(self._patterns, write, self._batcher.wake)
 
+    def begin(self, step: str, message: str = "") -> None:
+        """Say that this step begins."""
+        self.current_step = step
+        self._batcher.flush()
+        self._outbox.status(self.command_id, self._state, step, self._short(message))
+
     @contextmanager
     def step(self, name: str, message: str = "") -> Iterator[None]:
         """Say that this step begins and note its seconds; a step entered twice adds up."""
-        self.current_step = name
-        self._batcher.flush()
-        self._outbox.status(self.command_id, self._state, name, self._short(message))
+        self.begin(name, message)
         began = time.monotonic()
         try:
             yield

@@ -99,3 +99,31 @@ def test_what_runs_last_is_the_current_step() -> None:
     progress.event({"vertexes": [{"digest": "1", "name": "RUN sleep", "started": "2026-01-01T00:00:00Z"}]})
 
     assert progress.current == "RUN sleep"
+
+
+def test_steps_that_came_from_the_cache_are_counted_without_buildkits_own() -> None:
+    progress = Progress()
+    times = {"started": "2026-01-01T00:00:00Z", "completed": "2026-01-01T00:00:01Z"}
+    names = [
+        "[internal] load .dockerignore",
+        "[1/3] FROM python",
+        "[2/3] COPY . .",
+        "[3/3] RUN make",
+        "exporting to image",
+    ]
+    cached = {"[2/3] COPY . .": True}
+
+    for name in names:
+        progress.event({"vertexes": [times | {"digest": name, "name": name, "cached": cached.get(name, False)}]})
+
+    assert progress.cached_steps == (1, 3)
+
+
+def test_writing_to_the_registry_is_noticed_when_it_begins() -> None:
+    progress = Progress()
+    progress.event({"vertexes": [{"digest": "1", "name": "exporting to image"}]})
+    before = progress.is_exporting
+
+    progress.event({"vertexes": [{"digest": "1", "name": "exporting to image", "started": "2026-01-01T00:00:00Z"}]})
+
+    assert (before, progress.is_exporting) == (False, True)
