@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.containers import Container, Containers
@@ -17,6 +18,7 @@ from agent.times import unix_time
 
 PAUSE_S = 1.0  # The Engine may end a log at once, again and again: logging driver "none", a container that crashes.
 ERROR_PAUSE_S = 5.0  # The Engine restarts within a few seconds; a log that it cannot read stays unreadable.
+_STAMP = "%Y-%m-%dT%H:%M:%S.%f000Z"  # As the Engine writes it.
 _ENDED = ("exited", "dead", "removing", "restarting")
 
 log = logging.getLogger("stagely.agent.logs")
@@ -47,7 +49,10 @@ class ServiceLogs:
         containers.on_change.append(self._look.set)
 
     def belong_to(self, command_id: str) -> None:
-        """Lines that come from now on are of this deployment."""
+        """Lines that come from now on are of this deployment; those that found no room in the last one are of none."""
+        if command_id != self.command_id and self._outbox.is_used_up(self.command_id):
+            self._positions.skip_to(datetime.now(UTC).strftime(_STAMP))
+            self._look.set()
         self.command_id = command_id
 
     async def run(self) -> None:
@@ -65,6 +70,8 @@ class ServiceLogs:
     def _is_due(self, container: Container) -> bool:
         """A container that ended, or waits for its next start, is read once for each time that it was started."""
         if container.id in self._following or container.status == "created":
+            return False
+        if self._outbox.is_used_up(self.command_id):
             return False
         return container.status not in _ENDED or container.started_at != self._read_start.get(container.id)
 
@@ -99,6 +106,9 @@ class ServiceLogs:
             if position <= seen:  # `since` includes its own moment, and Docker's stamps have one width.
                 continue
             await self._outbox.wait_for_room()
+            if self._outbox.is_used_up(self.command_id):  # Reading on would only cost the user's CPU.
+                self._outbox.log(self.command_id, f"service/{container.service}", "")
+                return
             stream.feed(text)
             self._positions.reached(container.id, position, is_whole=stream.is_between_lines)
         self._positions.reached(container.id, self._positions.of(container.id) or "0", is_whole=True)
@@ -133,6 +143,11 @@ class _Positions:
         self._read[container] = position
         if is_whole:
             self._whole[container] = position
+
+    def skip_to(self, position: str) -> None:
+        """Nothing before this stamp is read any more."""
+        for positions in (self._said, self._read, self._whole):
+            positions.update((container, position) for container, reached in positions.items() if reached < position)
 
     def said(self, container: str) -> None:
         """This container's batch is in the spool."""

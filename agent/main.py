@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from agent import health, registry, watchdog
+from agent.budget import LogBudget
 from agent.build import Builder
 from agent.buildkit import BuildkitSocket
 from agent.commands import Commands, Crew
@@ -57,7 +58,8 @@ class Agent:
         self._batcher = Batcher()
         self._patterns = _kept_patterns(config.run_dir / "masks.json")
         boot_id, spool = open_spool(config.state_dir, config.run_dir)
-        self._outbox = Outbox(spool, ResultStore(config.state_dir / "results"))
+        budget = LogBudget(config.state_dir / "log-bytes.json")
+        self._outbox = Outbox(spool, ResultStore(config.state_dir / "results"), budget=budget)
         identity = Identity(config.agent_id, boot_id, config.token)
         self._session = Session(identity, self._outbox.results, spool.acked_seq)
         for command_id, seq in self._outbox.unsaid_results().items():

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from agent import protocol
+from agent.budget import LogBudget
 from agent.files import read_text, write_private
 from agent.protocol import AgentState, Log, ProtocolError, Result, Service, Status
 from agent.spool import Spool
@@ -71,12 +72,19 @@ class ResultStore(Mapping[str, Result]):
 
 
 class Outbox:
-    """Log, Status and Result on their way. Logs are dropped beyond `cap_bytes`, and the stream says how many."""
+    """Log, Status and Result on their way. Logs are dropped beyond `cap_bytes`, and the stream says how many.
 
-    def __init__(self, spool: Spool, results: ResultStore, cap_bytes: int = CAP_BYTES) -> None:
+    Beyond a command's `budget` each of its streams says so once, and nothing more.
+    """
+
+    def __init__(
+        self, spool: Spool, results: ResultStore, cap_bytes: int = CAP_BYTES, budget: LogBudget | None = None
+    ) -> None:
         self.spool = spool
         self.results = results
         self._cap_bytes = cap_bytes
+        self._budget = budget or LogBudget()
+        self._ended: set[tuple[str, str]] = set()
         self._dropped: dict[tuple[str, str], int] = {}
         self._grown = asyncio.Event()
         self._shrunk = asyncio.Event()
@@ -84,8 +92,16 @@ class Outbox:
     def log(self, command_id: str, stream: str, data: str) -> None:
         """Whole, masked lines of one stream."""
         for piece in pieces(data):
+            if self.is_used_up(command_id):
+                break
             if not self._say_dropped(command_id, stream) or not self._append_log(command_id, stream, piece):
                 self._dropped[command_id, stream] = self._dropped.get((command_id, stream), 0) + piece.count("\n")
+        if self.is_used_up(command_id):
+            self._say_ended(command_id, stream)
+
+    def is_used_up(self, command_id: str) -> bool:
+        """Whether nothing that this command logs from now on is kept."""
+        return self._budget.is_used_up(command_id)
 
     def status(
         self,
@@ -155,8 +171,16 @@ class Outbox:
         except OSError as error:
             log.warning("log lines dropped, the spool cannot be written: %s", error)
             return False
+        self._budget.spend(command_id, len(data.encode()))
         self._grown.set()
         return True
+
+    def _say_ended(self, command_id: str, stream: str) -> None:
+        if (command_id, stream) not in self._ended:
+            mib = self._budget.limit_bytes / 2**20
+            marker = f"[stagely] the log ends here: this command has written {mib:g} MiB, and no more of it is kept.\n"
+            if self._append_log(command_id, stream, marker):
+                self._ended.add((command_id, stream))
 
     def _say_dropped(self, command_id: str, stream: str) -> bool:
         lines = self._dropped.get((command_id, stream), 0)

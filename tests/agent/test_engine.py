@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.budget import LogBudget
 from agent.buildkit import BUILDER, BuildkitSocket
 from agent.containers import Containers, parse
 from agent.engine import Engine, EngineError, log_entries
@@ -97,9 +98,11 @@ class Follower:
 
 
 @asynccontextmanager
-async def following(folder: Path, docker: FakeEngine, name: str) -> AsyncIterator[Follower]:
+async def following(
+    folder: Path, docker: FakeEngine, name: str, budget: LogBudget | None = None
+) -> AsyncIterator[Follower]:
     engine = Engine(docker.socket)
-    outbox = Outbox(Spool(folder / name), ResultStore(folder / "results"))
+    outbox = Outbox(Spool(folder / name), ResultStore(folder / "results"), budget=budget)
     containers, batcher = Containers(engine), Batcher(0.0)
     logs = ServiceLogs(folder, engine, containers, outbox, Patterns(["hush-hush"]), batcher)
     logs.belong_to("c1")
@@ -125,6 +128,27 @@ async def test_service_logs_are_followed_masked_and_go_on_after_a_restart(docker
 
     assert second.said()[1] == ("service/web", "and then\n")
     assert any("since=1767225600.000000001" in target for target in docker.asked)
+
+
+async def test_a_service_that_used_up_its_deployments_log_is_read_again_for_the_next_one_only(
+    docker: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.logs.PAUSE_S", 0.0)
+    docker.containers["1"] = FakeContainer("1", "web")
+    docker.say("1", "2026-01-01T00:00:00.000000001Z", "much\n")
+
+    async with following(tmp_path, docker, "spool", LogBudget(limit_bytes=5)) as follower:
+        await follower.until(lambda: len(follower.said()) == 2)
+        docker.say("1", "2026-01-01T00:00:00.000000002Z", "too much\n")
+        while follower.logs._following:  # noqa: ASYNC110  # The end of a reading wakes nobody.
+            await asyncio.sleep(0)
+        docker.say("1", "2026-01-01T00:00:00.000000003Z", "nobody reads this\n")
+        follower.logs.belong_to("c2")
+        docker.say("1", "2100-01-01T00:00:00.000000000Z", "new\n")
+        await follower.until(lambda: len(follower.said()) == 3)
+
+    (first, marker, new) = [data for _, data in follower.said()]
+    assert (first, marker[:27], new) == ("much\n", "[stagely] the log ends here", "new\n")
 
 
 async def test_a_job_that_has_ended_is_read_once(docker: FakeEngine, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.budget import LogBudget
 from agent.outbox import UNREADABLE, Outbox, ResultStore, open_spool, pieces
 from agent.protocol import MAX_FRAME_BYTES, AgentState, Log, Outcome, Result, decode_to_core, encode
 from agent.spool import Spool
@@ -210,3 +211,37 @@ def test_an_unreadable_record_is_left_out_and_the_stream_says_so(tmp_path: Path)
         Log(2, "c1", "deploy", UNREADABLE),
         Log(3, "c1", "deploy", "two\n"),
     ]
+
+
+def test_beyond_its_budget_each_stream_of_a_command_says_once_that_its_log_ends(tmp_path: Path) -> None:
+    spool, results = Spool(tmp_path / "spool"), ResultStore(tmp_path / "results")
+    outbox = Outbox(spool, results, budget=LogBudget(limit_bytes=11))
+    ended = "[stagely] the log ends here: this command has written 1.04904e-05 MiB, and no more of it is kept.\n"
+
+    outbox.log("c1", "service/web", "0123456789\n")
+    outbox.log("c1", "service/web", "lost\n")
+    outbox.log("c1", "service/api", "lost\n")
+    outbox.log("c2", "service/web", "new\n")
+
+    assert said(outbox) == [
+        Log(1, "c1", "service/web", "0123456789\n"),
+        Log(2, "c1", "service/web", ended),
+        Log(3, "c1", "service/api", ended),
+        Log(4, "c2", "service/web", "new\n"),
+    ]
+
+
+def test_a_restart_grants_no_new_budget(tmp_path: Path) -> None:
+    limit = 3 * 1024 * 1024
+    LogBudget(tmp_path / "log-bytes.json", limit).spend("c1", limit)
+
+    again = LogBudget(tmp_path / "log-bytes.json", limit)
+
+    assert again.is_used_up("c1")
+    assert not again.is_used_up("c2")
+
+
+def test_an_unreadable_budget_counts_anew(tmp_path: Path) -> None:
+    (tmp_path / "log-bytes.json").write_text("{half")
+
+    assert not LogBudget(tmp_path / "log-bytes.json").is_used_up("c1")
