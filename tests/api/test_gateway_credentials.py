@@ -260,6 +260,18 @@ async def test_a_right_key_with_the_wrong_session_is_theft_also_with_a_valid_tok
     assert await is_lost(ledger, "vm-1")
 
 
+async def test_who_announces_the_newest_session_and_shows_another_repeats_nothing(
+    gateway: Running, ledger: Ledger
+) -> None:
+    await ledger.add_vm("vm-1")
+    agent = identity("vm-1")
+    async with connected(gateway.address, agent):
+        pass
+    agent.session, agent.next_session = secrets.token_hex(32), agent.session
+
+    assert await refusal(gateway.address, agent) == ("session_mismatch", True)
+
+
 async def test_a_hello_that_its_agent_has_given_up_is_no_theft(open_gateway: OpenGateway, ledger: Ledger) -> None:
     """It waited for the database for so long that the agent came again, and again, by another gateway."""
     await ledger.add_vm("vm-1")
