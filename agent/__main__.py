@@ -11,6 +11,7 @@ from pathlib import Path
 
 from agent import doctor
 from agent.config import DEFAULT_PATH, Config, ConfigError, load
+from agent.files import held
 from agent.main import Agent
 
 
@@ -42,7 +43,13 @@ def _obey(path: Path) -> int:
     except ConfigError as error:
         print(f"stagely-agent: {error}", file=sys.stderr)
         return 2
-    asyncio.run(_run(config))
+    try:
+        with held(config.state_dir):  # Two would look to the core like an agent and a thief of its key.
+            asyncio.run(_run(config))
+    except BlockingIOError:
+        text = f"another agent runs here already and holds {config.state_dir} (systemctl status stagely-agent)"
+        print(f"stagely-agent: {text}", file=sys.stderr)
+        return 2
     return 0
 
 
