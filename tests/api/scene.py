@@ -139,6 +139,8 @@ class Scene:
         await self.give(self.order)
         await self.machine.points.reached()
         await eventually(lambda: self._is_known(point))
+        waiting = self.machine.points.waiting_pid
+        assert not waiting or waiting in self.machine.programs(), "the program that came to the point has ended"
 
     async def give(self, order: CommandOrder) -> None:
         await self.ledger.add_command(order)
