@@ -100,7 +100,8 @@ class Builder:
         if exit_code:
             raise StepFailed(_why(order, output, exit_code, stream))
         cached, steps = output.progress.cached_steps
-        stream.line(f"Built {order.target}: {cached} of {steps} steps came from the build cache")
+        if steps:  # A Dockerfile that only names a base has none.
+            stream.line(f"Built {order.target}: {cached} of {steps} steps came from the build cache")
 
 
 class _Output:

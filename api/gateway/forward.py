@@ -52,6 +52,7 @@ class Forwarder:
         self._temporal = temporal
         self._sessions = sessions
         self._asked: set[str] = set()
+        self._unsettled: set[str] = set()  # VMs whose agents may wait for the confirmation of a result.
         self._woken = asyncio.Event()
         self._scan_at = 0.0
         self._unreadable: dict[EventKey, float] = {}
@@ -59,6 +60,7 @@ class Forwarder:
     def nudge(self, vm_ids: Iterable[str]) -> None:
         """There is something to forward for these VMs."""
         self._asked.update(vm_ids)
+        self._unsettled.update(self._asked)
         if self._asked:
             self._woken.set()
 
@@ -162,11 +164,9 @@ class Forwarder:
 
     async def _settle_by_others(self) -> None:
         """Results that another gateway forwarded for us are confirmed to our agents too."""
-        keys = [
-            (session.who.vm_id, session.who.boot_id, seq)
-            for session in self._sessions.opened()
-            for seq in session.untaken
-        ]
+        waiting = [session for vm_id in self._unsettled if (session := self._sessions.of(vm_id)) and session.untaken]
+        self._unsettled = {session.who.vm_id for session in waiting}
+        keys = [(session.who.vm_id, session.who.boot_id, seq) for session in waiting for seq in session.untaken]
         if keys:
             self._confirm([(vm_id, seq) for vm_id, _, seq in await agents.forwarded(self._engine, keys)])
 

@@ -23,6 +23,7 @@ from stagely.settings import Settings
 SWEEP_S = 1.0  # Revocation must close a socket within 2 s (architecture section 4).
 HELLO_TIMEOUT_S = 5.0  # From the socket's opening to the HELLO; the time we need to check it does not count.
 CLOSE_TIMEOUT_S = 2.0  # For the agent's half of the closing handshake.
+LOOK_S = 5.0  # Between two looks at all sessions, for those that fell silent or do not end.
 MISSED_BEATS = 3  # A socket that brought nothing for this many heartbeats is a dead one.
 SILENCE_SCAN_S = 5.0
 BEAT_S = 5.0  # The reaper believes that agents are silent only while gateways say that they listen.
@@ -69,10 +70,16 @@ class Presence:
 
     async def sweep(self) -> None:
         """End sockets that hang; needs nothing but the clock."""
+        heartbeat_s = self._settings.heartbeat_s
+        looked_at = self._sessions.clock()
         while True:
             await asyncio.sleep(SWEEP_S)
             now = self._sessions.clock()
-            for session in self._sessions.unwell(now - MISSED_BEATS * self._settings.heartbeat_s):
+            hanging = self._sessions.newcomers()
+            if now - looked_at >= min(LOOK_S, heartbeat_s / 6):
+                hanging += self._sessions.unwell(now - MISSED_BEATS * heartbeat_s)
+                looked_at = now
+            for session in hanging:
                 self._end_if_hanging(session, now)
 
     def _end_if_hanging(self, session: Session, now: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from api.gateway.session import Phase, Session
 from api.gateway.websocket import REPLACED
@@ -18,10 +18,12 @@ class Sessions:
         self.every: set[Session] = set()
         self.empty = asyncio.Event()
         self.empty.set()
+        self._new: set[Session] = set()
         self._by_vm: dict[str, Session] = {}
 
     def add(self, session: Session) -> None:
         self.every.add(session)
+        self._new.add(session)
         self.empty.clear()
 
     def open(self, session: Session, vm: EnrolledVm) -> None:
@@ -36,6 +38,7 @@ class Sessions:
         """The socket is gone."""
         session.enter(Phase.CLOSED, self.clock())
         self.every.discard(session)
+        self._new.discard(session)
         if not self.every:
             self.empty.set()
         if session.vm is not None and self._by_vm.get(session.vm.vm_id) is session:
@@ -49,9 +52,11 @@ class Sessions:
     def vm_ids(self) -> list[str]:
         return list(self._by_vm)
 
-    def opened(self) -> Iterable[Session]:
-        return [session for session in self._by_vm.values() if session.phase is Phase.OPEN]
+    def newcomers(self) -> list[Session]:
+        """Those that said no HELLO yet."""
+        self._new = {one for one in self._new if one.phase is Phase.WAITING}
+        return list(self._new)
 
     def unwell(self, heard_before: float) -> list[Session]:
-        """Those that are not open, or were last heard before this moment. Asked every second: cheap for all others."""
-        return [one for one in self.every if one.phase is not Phase.OPEN or one.heard_at < heard_before]
+        """Those that were closed, and those that were last heard before this moment. Looks at all."""
+        return [one for one in self.every if one.phase is Phase.CLOSED or one.heard_at < heard_before]

@@ -184,9 +184,8 @@ async def forwarded(engine: AsyncEngine, keys: Sequence[EventKey]) -> set[EventK
 async def revoked(engine: AsyncEngine, since: datetime | None) -> tuple[set[str], datetime]:
     """VMs that are being destroyed, or were proven gone after `since`, and the time to ask with next."""
     async with engine.connect() as connection:
-        rows = list(await connection.execute(_REVOKED, {"since": since}))
-        now = (await connection.execute(text("SELECT now()"))).scalar_one()
-    return {row.id for row in rows}, now
+        row = (await connection.execute(_REVOKED, {"since": since})).one()
+    return set(row.ids), row.at
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,9 +315,10 @@ WHERE e.forwarded_at IS NOT NULL
 """)
 
 _REVOKED = text("""
-SELECT id FROM vms
-WHERE state = 'destroying' OR (state = 'gone' AND (CAST(:since AS timestamptz) IS NULL
-                               OR gone_at >= CAST(:since AS timestamptz) - interval '60 s'))
+SELECT now() AS at, ARRAY(
+    SELECT id FROM vms
+    WHERE state = 'destroying' OR (state = 'gone' AND (CAST(:since AS timestamptz) IS NULL
+                                   OR gone_at >= CAST(:since AS timestamptz) - interval '60 s'))) AS ids
 """)
 
 _ANSWER = text("""
