@@ -40,6 +40,7 @@ INGRESS_PORT = 9443  # The first exposed service; the i-th one is reached at ING
 MAX_LOG_BYTES = 64 * 1024  # One Log message; the agent batches for 100 ms or up to this.
 _HELLO_DOMAIN = "stagely agent hello v1"  # Nothing else that this key may ever sign begins with this line.
 _ADDED_IN = "added_in"
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))  # json.dumps makes one a call.
 
 
 T = typing.TypeVar("T")
@@ -358,7 +359,7 @@ def encode(message: Message, version: int = VERSION) -> str:
         raise ProtocolError("unsupported_version", f"{name} came with version {since}, the other end speaks {version}")
     try:
         fields = {"type": name, **plain_fields(message, version)}
-        text = json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = _ENCODER.encode(fields)
     except ValueError as error:
         raise ProtocolError("bad_value", f"{name} holds a number that is not finite") from error
     if "\\u0000" in text or not text.isascii():

@@ -23,8 +23,9 @@ from temporalio.service import RPCError, RPCStatusCode
 from agent.protocol import Shutdown
 from api.clients import DATABASE_ERRORS, TEMPORAL_ERRORS
 from api.gateway.sessions import Sessions
-from stagely.db.queries import agents
-from stagely.db.queries.agents import EventKey, PendingEvent
+from stagely.db.queries import inbox
+from stagely.db.queries.inbox import PendingEvent
+from stagely.db.queries.intake import EventKey
 from stagely.ids import mint
 from stagely.logs import get_logger
 from stagely.temporal import CALL_TIMEOUT_S
@@ -89,7 +90,7 @@ class Forwarder:
 
     async def _forward(self, vm_ids: list[str] | None) -> None:
         older_than_s = SCAN_S if vm_ids is None else 0.0  # Fresh ones of other gateways are theirs to forward.
-        events = await agents.pending_events(self._engine, vm_ids, older_than_s)
+        events = await inbox.pending_events(self._engine, vm_ids, older_than_s)
         if not events:
             return
         by_vm = groupby(sorted(events, key=lambda e: e.vm_id), key=lambda e: e.vm_id)  # A stable sort keeps the order.
@@ -98,7 +99,7 @@ class Forwarder:
             tasks = [group.create_task(self._deliver_in_order(list(part), gate)) for _, part in by_vm]
         taken = [event for task in tasks for event in task.result()]
         if taken:
-            await agents.mark_forwarded(self._engine, taken)
+            await inbox.mark_forwarded(self._engine, taken)
             self._confirm([(event.vm_id, event.seq) for event in taken])
 
     async def _deliver_in_order(self, events: Sequence[PendingEvent], gate: asyncio.Semaphore) -> list[PendingEvent]:
@@ -168,7 +169,7 @@ class Forwarder:
         self._unsettled = {session.who.vm_id for session in waiting}
         keys = [(session.who.vm_id, session.who.boot_id, seq) for session in waiting for seq in session.untaken]
         if keys:
-            self._confirm([(vm_id, seq) for vm_id, _, seq in await agents.forwarded(self._engine, keys)])
+            self._confirm([(vm_id, seq) for vm_id, _, seq in await inbox.forwarded(self._engine, keys)])
 
 
 def agent_event(event: PendingEvent) -> AgentEvent:

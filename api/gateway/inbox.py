@@ -19,9 +19,10 @@ from agent.protocol import Log
 from api.clients import DATABASE_ERRORS, is_database_away
 from api.gateway import rows
 from api.gateway.nudges import Nudges
+from api.gateway.rows import Rows
 from api.gateway.session import Numbered, Session
 from api.gateway.sessions import Clock
-from stagely.db.queries import agents
+from stagely.db.queries.intake import Intake, StoredBefore
 from stagely.logs import get_logger
 
 WINDOW_S = 0.05  # gateway.md section 3: 50 ms cost half the CPU of 20 ms, and nobody reads a log faster.
@@ -29,6 +30,7 @@ BATCH_BYTES = 1024 * 1024
 RETRY_S = 0.5  # Postgres restarts in a second or two.
 LOG_CHANNEL = "logs:{}"  # By environment: "there is something new to read", the rows are in Postgres.
 STEP_CHANNEL = "environments:{}"
+_PUBLISH = "for _, channel in ipairs(ARGV) do redis.call('PUBLISH', channel, '') end"  # One answer for any number.
 
 log = get_logger()
 
@@ -46,45 +48,42 @@ class Inbox:
     def __init__(
         self, engine: AsyncEngine, redis: Redis, clock: Clock, results_stored: Callable[[list[str]], None]
     ) -> None:
-        self._engine = engine
+        self._intake = Intake(engine)
         self._redis = redis
         self._clock = clock
         self._results_stored = results_stored
         self.nudges = Nudges(self._tell_readers, "log readers")
         self._pending: list[Received] = []
         self._pending_bytes = 0
-        self._arrived = asyncio.Event()
         self._due = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
         self.idle = asyncio.Event()
         self.idle.set()
 
     def put(self, received: Received) -> None:
+        if not self._pending:
+            self._timer = asyncio.get_running_loop().call_later(WINDOW_S, self._due.set)
+            self.idle.clear()
         self._pending.append(received)
         self._pending_bytes += received.size_bytes
-        self._arrived.set()
-        self.idle.clear()
         if not isinstance(received.message, Log) or self._pending_bytes >= BATCH_BYTES:
             self._due.set()
 
     async def run(self) -> None:
-        while True:
-            await self._arrived.wait()
-            await self._wait_due()
-            await self._store(self._take_batch())
-            if not self._pending:
-                self.idle.set()
-
-    async def _wait_due(self) -> None:
         try:
-            async with asyncio.timeout(WINDOW_S):
+            while True:
                 await self._due.wait()
-        except TimeoutError:
-            return
+                await self._store(self._take_batch())
+                if not self._pending:
+                    self.idle.set()
+        finally:
+            await self._intake.close()
 
     def _take_batch(self) -> list[Received]:
         batch, self._pending, self._pending_bytes = self._pending, [], 0
-        self._arrived.clear()
         self._due.clear()
+        if self._timer is not None:
+            self._timer.cancel()
         return batch
 
     async def _store(self, batch: list[Received]) -> None:
@@ -123,23 +122,29 @@ class Inbox:
     async def _commit(self, batch: list[Received]) -> None:
         if not batch:
             return
-        stored = rows.of(batch)
-        await agents.store(self._engine, stored.chunks, stored.events, stored.marks)
+        made = rows.of(batch)
+        await self._keep(batch, made)
         for received in batch:
             needs_owner = rows.needs_owner(received.session, received.message)
             received.session.note_stored(received.message, received.size_bytes, needs_owner=needs_owner)
         for session in {received.session for received in batch}:
             session.confirm()
-        self._results_stored([event.vm_id for event in stored.events if event.kind == "result"])
-        channels = {LOG_CHANNEL.format(chunk.environment_id) for chunk in stored.chunks}
-        channels |= {STEP_CHANNEL.format(mark.environment_id) for mark in stored.marks.values()}
+        self._results_stored([event.vm_id for event in made.events if event.kind == "result"])
+        channels = {LOG_CHANNEL.format(chunk.environment_id) for chunk in made.chunks}
+        channels |= {STEP_CHANNEL.format(mark.environment_id) for mark in made.marks.values()}
         self.nudges.put(channels)
 
+    async def _keep(self, batch: list[Received], made: Rows) -> None:
+        """All of the batch is in the database when this returns, whoever put it there. `made`: its rows."""
+        while True:
+            try:
+                await self._intake.store(made.chunks, made.events, made.marks)
+                return
+            except StoredBefore as error:  # By a session that the agent left; what remains is less each time.
+                made = rows.of(batch, error.seqs)
+
     async def _tell_readers(self, channels: list[str]) -> None:
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for channel in channels:
-                pipe.publish(channel, "")
-            await pipe.execute()
+        await self._redis.eval(_PUBLISH, 0, *channels)
 
 
 def _reason(error: Exception) -> str:

@@ -8,11 +8,16 @@ from collections.abc import Awaitable, Callable, Iterable
 from api.clients import REDIS_ERRORS
 from stagely.logs import get_logger
 
+PAUSE_S = 0.2  # Five times a second is live to any eye, and each telling costs as much as storing a batch.
+
 log = get_logger()
 
 
 class Nudges:
-    """Names go in at any rate; `tell` gets those that gathered meanwhile, each once. What fails is not told again."""
+    """Names go in at any rate; `tell` gets those that gathered meanwhile, each once, at most every PAUSE_S.
+
+    What fails is not told again.
+    """
 
     def __init__(self, tell: Callable[[list[str]], Awaitable[None]], purpose: str) -> None:
         self._tell = tell
@@ -35,3 +40,4 @@ class Nudges:
             except REDIS_ERRORS as error:
                 # Readers also look by themselves every second, and the next heartbeat refreshes its routes again.
                 log.warning("nudge lost", purpose=self._purpose, error_code="redis_away", reason=str(error)[:200])
+            await asyncio.sleep(PAUSE_S)

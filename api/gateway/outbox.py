@@ -102,21 +102,23 @@ class Outbox:
                     group.create_task(self._push_all(vm_id))
 
     async def _next(self) -> list[str]:
-        """VMs to look at now: those asked for, and every SCAN_S all that have something unsent, however many ask."""
+        """VMs with something unsent, of those asked for, and every SCAN_S of all, however many ask."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, self._scan_at - time.monotonic())):
                 await self._woken.wait()
         self._woken.clear()
         wanted, self._wanted = self._wanted, set()
         if time.monotonic() >= self._scan_at:
-            wanted |= await self._with_open_commands()
+            wanted.update(self._sessions.vm_ids())
             self._scan_at = time.monotonic() + SCAN_S
-        self._wanted |= wanted & self._pushing  # Asked for while a push runs: look again when it is over.
-        return [vm_id for vm_id in wanted - self._pushing if self._sessions.of(vm_id)]
+        unsent = await self._with_unsent(wanted) if wanted else set()
+        self._wanted |= unsent & self._pushing  # Asked for while a push runs: look again when it is over.
+        return [vm_id for vm_id in unsent - self._pushing if self._sessions.of(vm_id)]
 
-    async def _with_open_commands(self) -> set[str]:
+    async def _with_unsent(self, vm_ids: set[str]) -> set[str]:
+        """One question for all: a herd that comes back asks for thousands, and hardly one of them has a command."""
         try:
-            commands = await agents.commands_of(self._engine, self._sessions.vm_ids(), only_open=True)
+            commands = await agents.commands_of(self._engine, list(vm_ids), only_open=True)
         except DATABASE_ERRORS as error:
             log.warning("commands wait for the database", error_code="database_away", reason=str(error)[:200])
             return set()

@@ -8,14 +8,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from agent.protocol import Failure, Log, Outcome, Result, Service, Status
+from api.gateway.merging import Merger
 from api.gateway.session import CommandFacts, Numbered, Session
-from stagely.db.queries.agents import EventKey, NewChunk, NewEvent, StepMark
-from stagely.packing import pack
+from stagely.db.queries.intake import EventKey, NewChunk, NewEvent, StepMark
 from stagely.states import RunState
 from workflows.messages import AgentEvent, AgentEventKind, FailureReport, ServiceReport
 
@@ -30,6 +30,9 @@ _ENDED = {
     Outcome.CANCELLED: RunState.CANCELLED,
 }
 _SHOWN_KINDS = ("build", "deploy")  # A stop or an early pull is no step of its own.
+
+Boot = tuple[str, str]  # vm_id, boot_id
+_NOTHING: Mapping[Boot, int] = {}
 
 
 class ReceivedMessage(Protocol):
@@ -47,19 +50,25 @@ class Rows:
     marks: dict[EventKey, StepMark] = field(default_factory=dict)
 
 
-def of(batch: Iterable[ReceivedMessage]) -> Rows:
-    """The rows of a batch, in its order."""
-    rows = Rows()
+def of(batch: Iterable[ReceivedMessage], stored: Mapping[Boot, int] = _NOTHING) -> Rows:
+    """The rows of a batch, in its order; a message that is there twice, or up to which `stored` goes, is left out."""
+    rows, merger = Rows(), Merger()
+    newest = dict(stored)
     for received in batch:
         session, message = received.session, received.message
+        vm = session.who
+        boot = (vm.vm_id, vm.boot_id)
+        if message.seq <= newest.get(boot, 0):
+            continue
+        newest[boot] = message.seq
         if isinstance(message, Log):
-            rows.chunks.append(_chunk(session, message))
+            merger.add(vm, _facts(session, message).run_id, message)
         else:
-            event = _event(session, message)
-            rows.events.append(event)
+            rows.events.append(_event(session, message))
             mark = _mark(session, message)
             if mark is not None:
-                rows.marks[event.vm_id, event.boot_id, event.seq] = mark
+                rows.marks[vm.vm_id, vm.boot_id, message.seq] = mark
+    rows.chunks = merger.chunks()
     return rows
 
 
@@ -81,21 +90,6 @@ def _service_json(service: Service) -> dict[str, str | int | None]:
 def services_json(services: Iterable[Service]) -> str:
     """Services as environments.services holds them."""
     return json.dumps([_service_json(service) for service in list(services)[:SERVICES]])
-
-
-def _chunk(session: Session, message: Log) -> NewChunk:
-    vm = session.who
-    codec, data = pack(message.data.encode())
-    return NewChunk(
-        vm_id=vm.vm_id,
-        boot_id=vm.boot_id,
-        seq=message.seq,
-        environment_id=vm.environment_id,
-        run_id=_facts(session, message).run_id,
-        stream=message.stream[:200],
-        codec=codec,
-        data=data,
-    )
 
 
 def _event(session: Session, message: Status | Result) -> NewEvent:

@@ -202,14 +202,15 @@ class Logs:
         self._seen.disk_per_line = size / self._lines_written()
 
     async def _read_chunks(self, resident: Resident) -> list[str]:
-        """As the api reads a run's log, page by page."""
+        """As the api reads a run's log, page by page; a chunk holds whole lines."""
         wanted = LogFilter(resident.environment_id, run_id=resident.run_id, stream=STREAM)
-        parts: list[bytes] = []
+        lines: list[str] = []
         while True:
             page = await read_logs(self._scene.engine, wanted)
-            parts += [chunk.data for chunk in page]
+            for chunk in page:
+                lines += chunk.data.decode().splitlines()
             if len(page) < LOG_PAGE:
-                return b"".join(parts).decode().splitlines()
+                return lines
             wanted = replace(wanted, after=page[-1].id)
 
     async def _read_rows(self, resident: Resident) -> list[str]:

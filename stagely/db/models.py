@@ -287,8 +287,9 @@ class AgentCommand(SQLModel, table=True):
 
 
 class LogChunk(SQLModel, table=True):
-    """Whole lines of one stream in UTF-8; (vm_id, boot_id, seq) is the agent's own count, so a repeat is dropped.
+    """Whole lines of one stream in UTF-8, from one or more messages of an agent; `seq` is the last one's number.
 
+    Everything up to the highest `seq` of (vm_id, boot_id), here and in agent_events, is stored.
     `codec` says how `data` is to be read, see stagely.packing.
     """
 

@@ -69,7 +69,7 @@ class Agent:
     socket: Socket
     boots: int = 1
     seq: int = 0
-    said: list[tuple[int, str, bytes]] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
 
     def boot_again(self) -> None:
         self.boots += 1
@@ -134,8 +134,8 @@ class Crowd:
     def _let_speak(self, agent: Agent) -> None:
         if agent in self.good:
             agent.seq += 1
-            agent.said.append((agent.seq, "deploy", f"line {agent.seq} ✓\n".encode()))
-            receive(self.inbox, agent.session, encode(Log(agent.seq, "", "deploy", f"line {agent.seq} ✓\n")).encode())
+            agent.said.append(f"line {agent.seq} ✓\n")
+            receive(self.inbox, agent.session, encode(Log(agent.seq, "", "deploy", agent.said[-1])).encode())
             return
         self.hostile_frames += 1
         receive(self.inbox, agent.session, self._hostile_frame(agent))
@@ -194,7 +194,9 @@ async def check_that_only_the_hostile_suffer(engine: AsyncEngine, frames: int, s
     async with a_crowd(engine, seed) as crowd:
         await crowd.speak(frames)
 
-    assert [await ledger.chunks(agent.vm.vm_id) for agent in crowd.good] == [agent.said for agent in crowd.good]
+    assert [await ledger.said(agent.vm.vm_id) for agent in crowd.good] == [
+        [("deploy", "".join(agent.said))] for agent in crowd.good
+    ]
     assert [agent.session.acked_seq for agent in crowd.good] == [agent.seq for agent in crowd.good]
     assert crowd.told_the_good() == {"Ack"}
     vms = {agent.vm.vm_id for agent in crowd.good + crowd.hostile}

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Any
 
 from sqlalchemy import insert, select, text
@@ -92,7 +93,7 @@ class Ledger:
     async def refuse_lines(self, line: str) -> None:
         """From now on Postgres refuses log chunks with this text."""
         async with self.engine.begin() as db:
-            check = f"CHECK (data <> convert_to('{line}', 'UTF8'))"
+            check = f"CHECK (position(convert_to('{line}', 'UTF8') IN data) = 0)"
             await db.execute(text(f"ALTER TABLE log_chunks ADD CONSTRAINT refused {check}"))
 
     @asynccontextmanager
@@ -137,12 +138,16 @@ class Ledger:
             return bool((await db.execute(text(query))).scalar_one())
 
     async def is_inbox_waited_for(self) -> bool:
+        return bool(await self.waiting_for_the_inbox())
+
+    async def waiting_for_the_inbox(self) -> int:
+        """How many would store something now if they could."""
         async with self.engine.connect() as db:
             query = (
                 "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database "
                 "WHERE l.locktype = 'advisory' AND NOT l.granted AND d.datname = current_database()"
             )
-            return bool((await db.execute(text(query))).scalar_one())
+            return int((await db.execute(text(query))).scalar_one())
 
     async def set_vm_state(self, vm_id: str, state: str) -> None:
         gone = ", gone_at = now()" if state == "gone" else ""
@@ -181,6 +186,11 @@ class Ledger:
         async with self.engine.connect() as db:
             rows = await db.execute(select(log_chunks).where(log_chunks.c.vm_id == vm_id).order_by(log_chunks.c.id))
             return [(row.seq, row.stream, unpack(row.codec, row.data)) for row in rows]
+
+    async def said(self, vm_id: str) -> list[tuple[str, str]]:
+        """(stream, text) in the order of their ids; what follows in the same stream belongs to it."""
+        by_stream = groupby(await self.chunks(vm_id), key=lambda chunk: chunk[1])
+        return [(stream, b"".join(data for _, _, data in part).decode()) for stream, part in by_stream]
 
     async def events(self, vm_id: str) -> list[tuple[int, str]]:
         """(seq, kind) in order."""

@@ -39,7 +39,7 @@ async def test_log_is_stored_and_then_confirmed(gateway: Running, ledger: Ledger
             nudge = await channel.get_message(timeout=5)
 
     assert ack == Ack(2)
-    assert await ledger.chunks("vm-1") == [(1, "build/api", LINE.encode()), (2, "build/api", "zwei ✓\n".encode())]
+    assert await ledger.said("vm-1") == [("build/api", f"{LINE}zwei ✓\n")]
     assert nudge is not None
     assert nudge["channel"] == b"logs:env-1"
 
@@ -57,7 +57,7 @@ async def test_resend_after_a_lost_line_stores_nothing_twice(gateway: Running, l
 
     assert welcome.acked_seq == 2
     assert ack == Ack(3)
-    assert [seq for seq, _, _ in await ledger.chunks("vm-1")] == [1, 2, 3]
+    assert await ledger.said("vm-1") == [("deploy", "one\ntwo\nthree\n")]
 
 
 async def test_new_boot_counts_from_one_again(gateway: Running, ledger: Ledger) -> None:

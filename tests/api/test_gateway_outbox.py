@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
+from typing import cast
 
 from redis.asyncio import Redis
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
 from agent.protocol import Ack, Build, Deploy, Exposed, Image, Outcome, Prepare, Result, Stop
 from api.gateway.commands import compose_project
+from api.gateway.outbox import Outbox
+from api.gateway.session import Session
+from api.gateway.sessions import Sessions
+from api.gateway.websocket import AgentSocket
+from stagely.db.queries.agents import EnrolledVm
 from tests.api.ledger import SHA, Ledger, build_order, deploy_order
 from tests.api.wire import connected
 from tests.api.world import OpenGateway, Repositories, Running, eventually, identity, signals, start_owner
@@ -265,3 +274,45 @@ async def test_refused_clone_token_is_asked_for_again_by_the_next_command(
 def test_compose_project_is_named_as_compose_names_a_clone() -> None:
     assert compose_project("Acme/Guest.Book_2") == "guestbook_2"
     assert compose_project("acme/_-") == "preview"
+
+
+class Muted:
+    """Stands for AgentSocket."""
+
+    def send(self, frame: str) -> None: ...
+
+
+def herd_of(size: int) -> Sessions:
+    """Open sessions of vm-0, vm-1 and so on."""
+    sessions = Sessions(time.monotonic)
+    for n in range(size):
+        vm = EnrolledVm(
+            vm_id=f"vm-{n}", team_id="team", project_id="prj-1", environment_id="env-1", run_id="run-1",
+            role="builder", owner_workflow_id="run/1", repo_full_name="local/guestbook", boot_id="boot-1", acked_seq=0,
+        )  # fmt: skip
+        sessions.open(Session(cast("AgentSocket", Muted()), time.monotonic()), vm)  # cast: it only has to send.
+    return sessions
+
+
+async def test_a_herd_without_commands_costs_one_question(engine: AsyncEngine, ledger: Ledger, redis: Redis) -> None:
+    await ledger.add_vm("vm-0")
+    await ledger.add_command(build_order("vm-0"))
+    sessions = herd_of(50)
+    asked: list[str] = []
+
+    def note(*statement: object) -> None:
+        asked.extend(text for text in statement if isinstance(text, str) and "FROM agent_commands" in text)
+
+    async def is_pushed() -> bool:
+        session = sessions.of("vm-0")
+        return session is not None and session.pushed == {BUILD}
+
+    event.listen(engine.sync_engine, "before_cursor_execute", note)
+    outbox = Outbox(engine, redis, sessions, Repositories(), lambda _: None)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(outbox.run())
+        outbox.want(sessions.vm_ids())
+        await eventually(is_pushed)
+        running.cancel()
+
+    assert len(asked) == 2

@@ -1,4 +1,4 @@
-"""What the gateway reads and writes: the inbox of agents' events and logs, the outbox of commands, who lives.
+"""What the gateway reads and writes: the outbox of commands, who lives, what stands in for an agent.
 
 Batches travel as arrays (`unnest`), so one statement serves any number of agents and is prepared once. Every write may
 run again: repeats are told apart by primary keys. Times are the database's.
@@ -7,7 +7,7 @@ run again: repeats are told apart by primary keys. Times are the database's.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -15,9 +15,10 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from stagely.db.queries.intake import INBOX_LOCK, NewEvent, store_events
+
 ONLINE_SEQ = 0  # The inbox's own rows use numbers that no agent can send: agents count from 1.
 LOST_SEQ = -1  # Results that the gateway gives in an agent's place are numbered downwards from -2.
-_INBOX_LOCK = 4_705_001  # Any number that nothing else in this database locks.
 
 Row = Any  # SQLAlchemy's rows have no static type; each is turned into a dataclass where it is read.
 
@@ -50,60 +51,6 @@ class CommandRow:
     body: dict[str, Any] | None  # Any: JSON; api/gateway/commands.py decodes it.
 
 
-@dataclass(frozen=True, slots=True)
-class NewChunk:
-    vm_id: str
-    boot_id: str
-    seq: int
-    environment_id: str
-    run_id: str
-    stream: str
-    codec: int
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class NewEvent:
-    """`body` is JSON text: an AgentEvent for results and losses, which owners are told, else the message's fields."""
-
-    vm_id: str
-    boot_id: str
-    seq: int
-    team_id: str
-    kind: str
-    command_id: str
-    body: str
-
-
-@dataclass(frozen=True, slots=True)
-class StepMark:
-    """`name` of a command began (`state` running) or its running step ended (another state, `name` "")."""
-
-    environment_id: str
-    run_id: str
-    subject: str
-    team_id: str
-    name: str
-    state: str
-
-
-@dataclass(frozen=True, slots=True)
-class PendingEvent:
-    """A stored event that its owner was not told yet. `body` is an AgentEvent as JSON."""
-
-    vm_id: str
-    boot_id: str
-    seq: int
-    kind: str
-    command_id: str
-    owner_workflow_id: str
-    body: dict[str, Any]  # Any: JSON.
-    command_kind: str = ""
-
-
-EventKey = tuple[str, str, int]  # vm_id, boot_id, seq
-
-
 async def commands_of(engine: AsyncEngine, vm_ids: Sequence[str], *, only_open: bool) -> list[CommandRow]:
     """Commands of these VMs, oldest first. Open are those without a result, be it one that its owner waits for."""
     async with engine.connect() as connection:
@@ -122,63 +69,12 @@ async def store_online(connection: AsyncConnection, vms: Iterable[EnrolledVm]) -
     events = [
         NewEvent(vm.vm_id, vm.boot_id, ONLINE_SEQ, vm.team_id, "online", "", _event_body(vm, "online")) for vm in vms
     ]
-    await connection.execute(_STORE_EVENTS, _columns(events, _EVENT_FIELDS))
+    await store_events(connection, events)
 
 
 async def store_lost(connection: AsyncConnection, vm_ids: Sequence[str]) -> None:
     """Put one `lost` event into the inbox for each of these VMs, once per boot, in the caller's transaction."""
     await connection.execute(_LOST_ONES, {"vm_ids": list(vm_ids)})
-
-
-async def store(
-    engine: AsyncEngine, chunks: Sequence[NewChunk], events: Sequence[NewEvent], marks: Mapping[EventKey, StepMark]
-) -> None:
-    """Keep log chunks and events in one transaction; what is there already stays.
-
-    `marks` are made for events that are new: progress as people see it. The workflow's own record overrides them.
-    """
-    async with engine.begin() as connection:
-        # Readers follow logs by id. Under this lock ids become visible in their order, whatever gateways run beside.
-        await connection.execute(_LOCK_INBOX)
-        if chunks:
-            await connection.execute(_STORE_CHUNKS, _columns(chunks, _CHUNK_FIELDS))
-        if events:
-            rows = await connection.execute(_STORE_EVENTS, _columns(events, _EVENT_FIELDS))
-            for key in sorted((row.vm_id, row.boot_id, row.seq) for row in rows):
-                if key in marks:
-                    await _mark_step(connection, marks[key])
-
-
-async def pending_events(
-    engine: AsyncEngine, vm_ids: Sequence[str] | None, older_than_s: float = 0.0
-) -> list[PendingEvent]:
-    """Events that wait for their owner, of these VMs or (None) of all, in each VM's order. At most 500."""
-    values = {"vm_ids": list(vm_ids or ()), "everyone": vm_ids is None, "older_than_s": older_than_s}
-    async with engine.connect() as connection:
-        rows = await connection.execute(_PENDING, values)
-        return [
-            PendingEvent(
-                r.vm_id, r.boot_id, r.seq, r.kind, r.command_id, r.owner_workflow_id, r.body, r.command_kind or ""
-            )
-            for r in rows
-        ]
-
-
-async def mark_forwarded(engine: AsyncEngine, events: Sequence[PendingEvent]) -> None:
-    """The owners took these events; commands that they answer are closed."""
-    answered = [event.command_id for event in events if event.kind == "result"]
-    async with engine.begin() as connection:
-        await connection.execute(_MARK_FORWARDED, _columns(events, ("vm_id", "boot_id", "seq")))
-        if answered:
-            await connection.execute(_MARK_ANSWERED, {"ids": answered})
-
-
-async def forwarded(engine: AsyncEngine, keys: Sequence[EventKey]) -> set[EventKey]:
-    """Those of `keys` whose owner was told (by any gateway)."""
-    vm_ids, boot_ids, seqs = (list(column) for column in zip(*keys, strict=True)) if keys else ([], [], [])
-    async with engine.connect() as connection:
-        rows = await connection.execute(_FORWARDED, {"vm_id": vm_ids, "boot_id": boot_ids, "seq": seqs})
-        return {(row.vm_id, row.boot_id, row.seq) for row in rows}
 
 
 async def revoked(engine: AsyncEngine, since: datetime | None) -> tuple[set[str], datetime]:
@@ -219,24 +115,9 @@ def _event_keys(vm: EnrolledVm) -> dict[str, str]:
     return {"vm_id": vm.vm_id, "boot_id": vm.boot_id, "team_id": vm.team_id}
 
 
-async def _mark_step(connection: AsyncConnection, mark: StepMark) -> None:
-    values = asdict(mark)
-    await connection.execute(_END_STEPS, values)
-    if mark.name:
-        await connection.execute(_BEGIN_STEP, values)
-
-
 def _event_body(vm: EnrolledVm, kind: str) -> str:
     return json.dumps({"vm_id": vm.vm_id, "boot_id": vm.boot_id, "seq": 0, "kind": kind})
 
-
-def _columns(rows: Sequence[object], names: Sequence[str]) -> dict[str, list[Any]]:
-    """Rows turned into one list per column, as `unnest` takes them."""
-    return {name: [getattr(row, name) for row in rows] for name in names}
-
-
-_CHUNK_FIELDS = ("vm_id", "boot_id", "seq", "environment_id", "run_id", "stream", "codec", "data")
-_EVENT_FIELDS = ("vm_id", "boot_id", "seq", "team_id", "kind", "command_id", "body")
 
 _COMMANDS = text("""
 SELECT id, vm_id, run_id, kind, body #>> '{build,target,name}' AS subject,
@@ -251,68 +132,7 @@ ORDER BY created_at, id
 
 _MARK_SENT = text("UPDATE agent_commands SET sent_at = now() WHERE id = ANY(CAST(:ids AS text[]))")
 
-_MARK_ANSWERED = text("""
-UPDATE agent_commands SET answered_at = now() WHERE id = ANY(CAST(:ids AS text[])) AND answered_at IS NULL
-""")
-
-_LOCK_INBOX = text(f"SELECT pg_advisory_xact_lock({_INBOX_LOCK})")
-
-_STORE_CHUNKS = text("""
-INSERT INTO log_chunks (vm_id, boot_id, seq, environment_id, run_id, stream, at, codec, data)
-SELECT vm_id, boot_id, seq, environment_id, run_id, stream, now(), codec, data
-FROM unnest(CAST(:vm_id AS text[]), CAST(:boot_id AS text[]), CAST(:seq AS integer[]), CAST(:environment_id AS text[]),
-            CAST(:run_id AS text[]), CAST(:stream AS text[]), CAST(:codec AS smallint[]), CAST(:data AS bytea[]))
-     WITH ORDINALITY AS g(vm_id, boot_id, seq, environment_id, run_id, stream, codec, data, n)
-ORDER BY n
-ON CONFLICT DO NOTHING
-""")
-
-_STORE_EVENTS = text("""
-INSERT INTO agent_events (vm_id, boot_id, seq, team_id, kind, command_id, body, received_at, forwarded_at)
-SELECT vm_id, boot_id, seq, team_id, kind, command_id, CAST(body AS json), now(),
-       CASE WHEN kind IN ('result', 'lost') THEN NULL ELSE now() END
-FROM unnest(CAST(:vm_id AS text[]), CAST(:boot_id AS text[]), CAST(:seq AS integer[]), CAST(:team_id AS text[]),
-            CAST(:kind AS text[]), CAST(:command_id AS text[]), CAST(:body AS text[]))
-     AS g(vm_id, boot_id, seq, team_id, kind, command_id, body)
-ON CONFLICT DO NOTHING
-RETURNING vm_id, boot_id, seq
-""")
-
-_END_STEPS = text("""
-UPDATE steps SET state = CASE WHEN :name = '' THEN :state ELSE 'completed' END, ended_at = now()
-WHERE environment_id = :environment_id AND run_id = :run_id AND subject = :subject AND state = 'running'
-  AND name <> :name AND name IN ('clone', 'build', 'push', 'pull', 'up', 'health')
-""")
-
-_BEGIN_STEP = text("""
-INSERT INTO steps (environment_id, run_id, name, subject, team_id, state, started_at, detail)
-VALUES (:environment_id, :run_id, :name, :subject, :team_id, 'running', now(), '')
-ON CONFLICT DO NOTHING
-""")
-
-_PENDING = text("""
-SELECT e.vm_id, e.boot_id, e.seq, e.kind, e.command_id, e.body, v.owner_workflow_id, c.kind AS command_kind
-FROM agent_events e JOIN vms v ON v.id = e.vm_id LEFT JOIN agent_commands c ON c.id = e.command_id
-WHERE e.forwarded_at IS NULL
-  AND (CAST(:everyone AS boolean) OR e.vm_id = ANY(CAST(:vm_ids AS text[])))
-  AND e.received_at <= now() - make_interval(secs => :older_than_s)
-ORDER BY e.received_at, e.vm_id, e.seq
-LIMIT 500
-""")
-
-_MARK_FORWARDED = text("""
-UPDATE agent_events e SET forwarded_at = now()
-FROM unnest(CAST(:vm_id AS text[]), CAST(:boot_id AS text[]), CAST(:seq AS integer[])) AS g(vm_id, boot_id, seq)
-WHERE e.vm_id = g.vm_id AND e.boot_id = g.boot_id AND e.seq = g.seq AND e.forwarded_at IS NULL
-""")
-
-_FORWARDED = text("""
-SELECT e.vm_id, e.boot_id, e.seq
-FROM agent_events e
-JOIN unnest(CAST(:vm_id AS text[]), CAST(:boot_id AS text[]), CAST(:seq AS integer[])) AS g(vm_id, boot_id, seq)
-  ON e.vm_id = g.vm_id AND e.boot_id = g.boot_id AND e.seq = g.seq
-WHERE e.forwarded_at IS NOT NULL
-""")
+_LOCK_INBOX = text(f"SELECT pg_advisory_xact_lock({INBOX_LOCK})")
 
 _REVOKED = text("""
 SELECT now() AS at, ARRAY(
