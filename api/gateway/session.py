@@ -14,7 +14,7 @@ from agent.protocol import VERSION, Ack, Log, Message, Refused, Result, Status, 
 from api.gateway.websocket import FULL, GAP, AgentSocket
 from stagely.db.queries.agents import CommandRow, EnrolledVm
 
-UNSTORED_LIMIT_BYTES = 256 * 1024  # Per agent; beyond it the socket is not read until the batcher caught up.
+UNSTORED_LIMIT_BYTES = 128 * 1024  # Per agent; beyond it the socket is not read until the batcher caught up.
 
 Numbered = Log | Status | Result
 
