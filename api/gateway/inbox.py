@@ -1,8 +1,8 @@
 """What agents say, on its way into Postgres: one batcher for all of them, and an Ack only after the commit.
 
-A batch closes 50 ms after its first message, at 384 KiB, or at once when a result or a step is in it: somebody waits for
-those. One transaction stores it. When a batch cannot be stored as it is, each agent's part is stored alone, so that one
-agent's bad message never fails the others'.
+A batch closes 50 ms after its first message, at 384 KiB, or at once when a result or a step is in it: somebody waits
+for those. One transaction stores it. When a batch cannot be stored as it is, each agent's part is stored alone, so that
+one agent's bad message never fails the others'.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Inbox:
     async def _commit(self, batch: list[Received]) -> None:
         if not batch:
             return
-        made = rows.of(batch)
+        made = await rows.of(batch)
         await self._keep(batch, made)
         for received in batch:
             needs_owner = rows.needs_owner(received.session, received.message)
@@ -148,7 +148,7 @@ class Inbox:
                 await self._intake.store(made.chunks, made.events, made.marks)
                 return
             except StoredBefore as error:  # By a session that the agent left; what remains is less each time.
-                made = rows.of(batch, error.seqs)
+                made = await rows.of(batch, error.seqs)
 
     async def _tell_readers(self, channels: list[str]) -> None:
         await self._redis.eval(_PUBLISH, 0, *channels)

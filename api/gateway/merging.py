@@ -17,7 +17,7 @@ STREAM_CHARACTERS = 200
 
 
 @dataclass(slots=True)
-class _Lines:
+class Lines:
     """Messages of one stream, in their order, with nothing of another stream between them."""
 
     vm: EnrolledVm
@@ -46,11 +46,14 @@ class _Lines:
 
 
 class Merger:
-    """Takes the messages of any number of agents, each agent's in its order."""
+    """Takes the messages of any number of agents, each agent's in its order.
+
+    `merged`: in the order of their first messages; of one agent that is the order in which it said them.
+    """
 
     def __init__(self) -> None:
-        self._all: list[_Lines] = []
-        self._newest: dict[str, _Lines] = {}
+        self.merged: list[Lines] = []
+        self._newest: dict[str, Lines] = {}
 
     def add(self, vm: EnrolledVm, run_id: str, message: Log) -> None:
         """`run_id` is the run that the message is about."""
@@ -59,10 +62,6 @@ class Merger:
         if lines is not None and lines.vm.boot_id == vm.boot_id and lines.takes(run_id, message.stream, len(data)):
             lines.append(message.seq, data)
             return
-        lines = _Lines(vm, run_id, message.stream, message.seq, message.seq, [data], len(data))
+        lines = Lines(vm, run_id, message.stream, message.seq, message.seq, [data], len(data))
         self._newest[vm.vm_id] = lines
-        self._all.append(lines)
-
-    def chunks(self) -> list[NewChunk]:
-        """In the order of their first messages; of one agent that is the order in which it said them."""
-        return [lines.chunk() for lines in self._all]
+        self.merged.append(lines)

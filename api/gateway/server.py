@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 from websockets.frames import CloseCode
 
-from agent.protocol import Heartbeat, Hello, Log, ProtocolError, Result, Status, ToCore, decode_to_core
+from agent.protocol import Heartbeat, Hello, Log, ProtocolError, Result, Status, ToCore
+from api.gateway import reading
 from api.gateway.beats import Beats
 from api.gateway.forward import Forwarder
 from api.gateway.hellos import Hellos
@@ -127,7 +128,7 @@ class Gateway:
         if session.phase is Phase.OPEN and self._beats.is_known(session, text):
             return
         try:
-            self._dispatch(session, decode_to_core(text), text, size_bytes)
+            self._dispatch(session, reading.decode(text), text, size_bytes)
         except ProtocolError as error:
             reason = str(error)[:300]
             log.warning("frame refused", vm_id=_vm_id(session), peer=socket.peer, error_code=error.code, reason=reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, replace
 from typing import cast
@@ -35,7 +36,7 @@ def a_session(vm: EnrolledVm = VM) -> Session:
 
 def made(*batch: tuple[Session, Numbered]) -> list[tuple[str, int, int, str, str, str]]:
     """(vm_id, first_seq, seq, run_id, stream, text) of each chunk."""
-    return chunks_of(rows.of([Received(session, message) for session, message in batch]))
+    return chunks_of(asyncio.run(rows.of([Received(session, message) for session, message in batch])))
 
 
 def chunks_of(found: rows.Rows) -> list[tuple[str, int, int, str, str, str]]:
@@ -127,6 +128,6 @@ def test_what_is_stored_is_left_out() -> None:
     session = a_session()
     batch = [Received(session, Log(n, "", "deploy", f"{n}\n")) for n in range(1, 5)]
 
-    chunks = chunks_of(rows.of(batch, {("vm-1", "boot-1"): 2, ("vm-2", "boot-1"): 9}))
+    chunks = chunks_of(asyncio.run(rows.of(batch, {("vm-1", "boot-1"): 2, ("vm-2", "boot-1"): 9})))
 
     assert chunks == [("vm-1", 3, 4, "run-1", "deploy", "3\n4\n")]
