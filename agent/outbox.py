@@ -20,6 +20,7 @@ from agent.spool import Spool
 CAP_BYTES = 64 * 1024 * 1024  # reference/security.md: more than any build says while the core restarts.
 RESULTS_KEPT = 200  # A command is never repeated after this many others.
 UNREADABLE = "[stagely] a record was dropped here: it was unreadable after the machine's restart.\n"
+LOST = "a record was lost here: the disk was full, and the agent restarted before the core had it"
 _BEGUN = "begun"  # The folder of a spool that has not taken everything over yet.
 _RESULT = '{"type":"RESULT",'  # As `encode` begins it: logs, which are most of a spool, need no decoding.
 
@@ -223,6 +224,8 @@ def open_spool(state_dir: Path, run_dir: Path) -> tuple[str, Spool]:
     boot_id = (read_text(id_file) or "").strip()
     if boot_id and (folder / boot_id).is_dir():
         spool = Spool(folder / boot_id)
+        for seq in spool.missing():
+            spool.stand_in(seq, protocol.encode(Status(seq, "", AgentState.IDLE, message=LOST)))
     else:
         boot_id = os.urandom(16).hex()
         spool = _taken_over(folder)

@@ -4,7 +4,9 @@ A folder of append-only segments. A segment is named by the seq of its first rec
 text has no raw newline), so that a record's seq is the segment's number plus its line. `kill -9` of the agent loses
 nothing that `append` returned for; half a line at the end of the last segment is cut off when the spool is opened.
 A record that must not be refused for want of disk is held in memory, as a segment of its own: it is read and sent like
-any other, and only the end of the process loses it. One process at a time.
+any other, and only the end of the process loses it. An empty file keeps its place, so that the next process knows which
+numbers are `missing` and lets others stand in for them: the core takes no number before the one that precedes it.
+One process at a time.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import contextlib
 import logging
 import os
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 SEGMENT_BYTES = 1024 * 1024  # What an Ack may leave on disk although it is confirmed.
@@ -87,11 +90,26 @@ class Spool:
             return self.append(frame)
         except OSError as error:
             log.warning("a record is held in memory, the spool cannot be written: %s", error)
-        line, first_seq = frame.encode() + b"\n", self.next_seq
+        held = self._held(self.next_seq, frame)
         if not self._segments[-1].ends:
-            self._segments.pop().path.unlink(missing_ok=True)  # Its file is open still and gets no record any more.
-        self._segments.append(_Segment(self._folder / _name(first_seq), first_seq, [len(line)], line))
-        return first_seq
+            self._segments.pop()  # Its file is open still, gets no record any more, and keeps the place.
+        else:
+            with contextlib.suppress(OSError):
+                held.path.touch(mode=0o600)
+        self._segments.append(held)
+        return held.first_seq
+
+    def missing(self) -> list[int]:
+        """Unconfirmed numbers of records that only an earlier process had in memory, with others behind them."""
+        pairs = pairwise(self._segments)
+        return [seq for one, other in pairs for seq in range(max(one.last_seq, self.acked_seq) + 1, other.first_seq)]
+
+    def stand_in(self, seq: int, frame: str) -> None:
+        """Hold this in place of a missing record."""
+        behind = next(at for at, segment in enumerate(self._segments) if segment.first_seq > seq)
+        before = self._segments[behind - 1]
+        begin = behind - 1 if before.first_seq == seq else behind
+        self._segments[begin:behind] = [self._held(seq, frame)]
 
     def read(self, after_seq: int, limit_bytes: int) -> list[tuple[int, str]]:
         """Records with a seq above `after_seq`, in order: at least one if there is one, at most `limit_bytes` or so."""
@@ -124,6 +142,10 @@ class Spool:
     def close(self) -> None:
         os.close(self._out)
         os.close(self._acked_file)
+
+    def _held(self, seq: int, frame: str) -> _Segment:
+        line = frame.encode() + b"\n"
+        return _Segment(self._folder / _name(seq), seq, [len(line)], line)
 
     def _open_last(self) -> int:
         return os.open(self._segments[-1].path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

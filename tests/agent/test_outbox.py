@@ -1,13 +1,14 @@
 """What the agent has to say: results that survive, logs that say when they were dropped, a spool across reboots."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from agent.budget import LogBudget
-from agent.outbox import UNREADABLE, Outbox, ResultStore, open_spool, pieces
-from agent.protocol import MAX_FRAME_BYTES, AgentState, Log, Outcome, Result, decode_to_core, encode
+from agent.outbox import LOST, UNREADABLE, Outbox, ResultStore, open_spool, pieces
+from agent.protocol import MAX_FRAME_BYTES, AgentState, Log, Outcome, Result, Status, decode_to_core, encode
 from agent.spool import Spool
 
 
@@ -194,6 +195,51 @@ def test_on_a_full_disk_a_status_is_dropped_and_a_result_is_said(tmp_path: Path)
 
     assert said(outbox) == [Result(seq, "c1", Outcome.FAILED)]
     assert outbox.results["c1"].seq == seq
+
+
+@pytest.mark.parametrize("confirmed", [0, 1])
+def test_a_result_that_only_a_killed_agent_had_leaves_no_gap_in_the_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, confirmed: int
+) -> None:
+    _, spool = open_spool(tmp_path / "state", tmp_path / "run")
+    outbox = Outbox(spool, ResultStore(tmp_path / "results"))
+    outbox.log("c1", "deploy", "a line\n")
+    outbox.forget(confirmed)
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(os, "write", _refuse)
+        outbox.result(Result(0, "c1", Outcome.SUCCEEDED))
+        outbox.result(Result(0, "c2", Outcome.SUCCEEDED))
+    outbox.log("c3", "deploy", "another line\n")
+
+    _, spool = open_spool(tmp_path / "state", tmp_path / "run")
+    behind = said(Outbox(spool, ResultStore(tmp_path / "results")))
+    spool.forget(2)
+    _, later = open_spool(tmp_path / "state", tmp_path / "run")
+
+    assert behind[1 - confirmed :] == [
+        Status(2, "", AgentState.IDLE, message=LOST),
+        Status(3, "", AgentState.IDLE, message=LOST),
+        Log(4, "c3", "deploy", "another line\n"),
+    ]
+    assert [seq for seq, _ in later.read(2, MAX_FRAME_BYTES)] == [3]
+
+
+def _refuse(descriptor: int, data: object) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_the_first_record_of_all_may_be_one_that_was_lost(tmp_path: Path) -> None:
+    _, spool = open_spool(tmp_path / "state", tmp_path / "run")
+    outbox = Outbox(spool, ResultStore(tmp_path / "results"))
+    spool._out = os.open("/dev/full", os.O_WRONLY)
+    outbox.result(Result(0, "c1", Outcome.SUCCEEDED))
+    outbox.log("c2", "deploy", "a line\n")
+
+    _, spool = open_spool(tmp_path / "state", tmp_path / "run")
+
+    assert spool.acked_seq == 0
+    assert [seq for seq, _ in spool.read(0, MAX_FRAME_BYTES)] == [1]
+    assert [seq for seq, _ in spool.read(1, MAX_FRAME_BYTES)] == [2]
 
 
 def test_an_unreadable_record_is_left_out_and_the_stream_says_so(tmp_path: Path) -> None:
