@@ -63,7 +63,9 @@ class Beats:
         """Take one in, with the frame that it came in."""
         mark = _mark(text)
         self._beating[session] = _News(heartbeat.services, mark)
-        self._has_changes = self._has_changes or mark != session.shown
+        if mark != session.shown:
+            self._has_changes = True
+            session.shown = 0  # Until this is written nothing is known: what was shown before would be news again.
 
     async def write(self) -> None:
         """Write what is due. Raises one of DATABASE_ERRORS; what was not written is written with the next call."""
@@ -72,15 +74,18 @@ class Beats:
             return
         beating, self._beating, self._has_changes = self._beating, {}, False
         news = {session: one for session, one in beating.items() if one is not None}
-        shown = [Shown(session.who.vm_id, rows.services_json(one.services)) for session, one in news.items()]
+        # By VM: of an older session of the same one, which ended meanwhile, nothing is shown.
+        shown = {session.who.vm_id: rows.services_json(one.services) for session, one in news.items()}
         try:
-            labels = await beats.note(self._engine, [session.who.vm_id for session in beating], shown)
+            vm_ids = [session.who.vm_id for session in beating]
+            labels = await beats.note(self._engine, vm_ids, [Shown(*one) for one in shown.items()])
         except BaseException:
-            self._beating = beating | self._beating
+            self._beating, self._has_changes = beating | self._beating, self._has_changes or bool(news)
             raise
         self._written_at = now
         for session, one in news.items():
-            session.shown, session.shown_at = one.mark, now
+            if self._beating.get(session) is None:
+                session.shown, session.shown_at = one.mark, now
         self.refreshes.put(labels)
 
     async def _refresh(self, labels: list[str]) -> None:

@@ -85,6 +85,34 @@ async def test_only_the_newest_of_several_heartbeats_is_written(ledger: Ledger, 
     assert await shown(ledger) == ["running"]
 
 
+async def test_what_was_shown_last_is_news_again_behind_news_that_was_not_written(
+    ledger: Ledger, redis: Redis, session: Session
+) -> None:
+    beats = Beats(ledger.engine, redis, Time(), 30)
+    hear(beats, session, UP)
+    await beats.write()
+
+    hear(beats, session, DOWN)  # And the database is away for a while.
+    hear(beats, session, UP)
+    await beats.write()
+
+    assert await shown(ledger) == ["running"]
+
+
+async def test_of_two_sessions_of_one_vm_the_newer_ones_heartbeat_is_shown(
+    ledger: Ledger, redis: Redis, session: Session
+) -> None:
+    beats = Beats(ledger.engine, redis, Time(), 30)
+    newer = Session(AgentSocket(Echo()), 1000.0)
+    newer.open(VM, 1000.0)
+
+    hear(beats, session, DOWN)
+    hear(beats, newer, UP)
+    await beats.write()
+
+    assert await shown(ledger) == ["running"]
+
+
 async def test_heartbeat_without_news_waits_for_others_and_leaves_the_services_alone(
     ledger: Ledger, redis: Redis, session: Session
 ) -> None:
