@@ -137,10 +137,10 @@ def kept_session(state_dir: Path) -> tuple[str, str] | None:
     Raises IdentityError.
     """
     path = state_dir / SESSION_FILE
-    text = read_text(path)
-    if text is None:
-        return None
     try:
+        text = read_text(path)
+        if text is None:
+            return None
         kept = json.loads(text)
         session, next_session = kept["session"], kept["next_session"]
         if not (_SECRET.match(next_session) and (session == "" or _SECRET.match(session))):

@@ -131,6 +131,14 @@ async def test_a_damaged_session_is_named_and_never_replaced(tmp_path: Path, tex
     assert kept.read_text() == text
 
 
+async def test_a_session_file_that_is_no_text_is_damaged_too(tmp_path: Path) -> None:
+    await opened(tmp_path)
+    (tmp_path / "state" / "session.json").write_bytes(b'{"session": "\xff')
+
+    with pytest.raises(IdentityError, match=r"session\.json is damaged"):
+        await opened(tmp_path)
+
+
 async def test_a_machine_without_openssl_says_so(tmp_path: Path) -> None:
     with pytest.raises(IdentityError, match=r"/none/openssl cannot be run .* install openssl 3\.0 or newer"):
         await store(tmp_path, "/none/openssl").open()
