@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import logging
@@ -22,6 +23,7 @@ RESULTS_KEPT = 200  # A command is never repeated after this many others.
 UNREADABLE = "[stagely] a record was dropped here: it was unreadable after the machine's restart.\n"
 LOST = "a record was lost here: the disk was full, and the agent restarted before the core had it"
 _BEGUN = "begun"  # The folder of a spool that has not taken everything over yet.
+_TAKEN = "taken"  # In such a folder: which others it stands for.
 _RESULT = '{"type":"RESULT",'  # As `encode` begins it: logs, which are most of a spool, need no decoding.
 
 log = logging.getLogger("stagely.agent.outbox")
@@ -240,10 +242,14 @@ def open_spool(state_dir: Path, run_dir: Path) -> tuple[str, Spool]:
 def _taken_over(folder: Path) -> Spool:
     """A spool under a name that no boot has, with all that earlier boots had to say still."""
     shutil.rmtree(folder / _BEGUN, ignore_errors=True)
-    earlier_ones = sorted(folder.glob("*"), key=lambda path: path.stat().st_mtime_ns)
+    done = {name for path in folder.glob(f"*/{_TAKEN}") for name in (read_text(path) or "").split()}
+    unsaid = (path for path in folder.glob("*") if path.name not in done)
+    earlier_ones = sorted(unsaid, key=lambda path: path.stat().st_mtime_ns)
     spool = Spool(folder / _BEGUN)
     for earlier in earlier_ones:
         _take_over(earlier, spool)
+    with contextlib.suppress(OSError):  # A full disk: only a reboot before the earlier ones are gone says them twice.
+        write_private(folder / _BEGUN / _TAKEN, "\n".join(done | {earlier.name for earlier in earlier_ones}))
     return spool
 
 

@@ -147,8 +147,9 @@ def test_a_kill_while_an_earlier_boot_is_taken_over_says_nothing_twice(
     assert [decode_to_core(frame) for _, frame in spool.read(0, MAX_FRAME_BYTES)] == unsaid
 
 
+@pytest.mark.parametrize("next_boot", ["after", "another"])
 def test_a_kill_right_after_an_earlier_boot_was_taken_over_says_nothing_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, next_boot: str
 ) -> None:
     unsaid = leave_two_lines(tmp_path)
 
@@ -160,7 +161,7 @@ def test_a_kill_right_after_an_earlier_boot_was_taken_over_says_nothing_twice(
         until_killed.setattr("agent.outbox.shutil.rmtree", never_removed)
         with pytest.raises(Killed):
             open_spool(tmp_path / "state", tmp_path / "after")
-    boot_id, spool = open_spool(tmp_path / "state", tmp_path / "after")
+    boot_id, spool = open_spool(tmp_path / "state", tmp_path / next_boot)
 
     assert [decode_to_core(frame) for _, frame in spool.read(0, MAX_FRAME_BYTES)] == unsaid
     assert [path.name for path in (tmp_path / "state" / "spool").iterdir()] == [boot_id]
