@@ -13,7 +13,7 @@ from api.clients import DATABASE_ERRORS
 from api.gateway.beats import Beats
 from api.gateway.session import Phase, Session
 from api.gateway.sessions import Sessions
-from api.gateway.websocket import REVOKED
+from api.gateway.websocket import FULL, REVOKED
 from stagely.db.queries import agents, sweeps
 from stagely.db.queries.agents import Silence
 from stagely.ids import mint
@@ -89,7 +89,7 @@ class Presence:
             session.refuse("hello_timeout", "no HELLO within 5 s", CloseCode.POLICY_VIOLATION, now)
         elif session.phase is Phase.CLOSED and waited_s > CLOSE_TIMEOUT_S:
             session.socket.abort()
-        elif session.phase is Phase.OPEN:
+        elif session.phase is Phase.OPEN and not session.socket.is_paused_for(FULL):  # Then it is we who do not listen.
             log.info("socket is dead", vm_id=session.who.vm_id, silent_s=round(now - session.heard_at))
             session.enter(Phase.CLOSED, now)
             session.socket.abort()

@@ -22,7 +22,7 @@ from api.gateway.outbox import Outbox, RepositoryTokens
 from api.gateway.presence import Presence
 from api.gateway.session import Phase, SequenceGap, Session
 from api.gateway.sessions import Sessions
-from api.gateway.websocket import FULL, AgentSocket
+from api.gateway.websocket import LEAVING, AgentSocket
 from api.listen import BACKLOG, bind
 from stagely.logs import get_logger
 from stagely.settings import Settings
@@ -176,7 +176,7 @@ class Gateway:
     async def _drain(self) -> None:
         """Take nothing more in, wait until what came is stored, and say goodbye."""
         for session in self._sessions.every:
-            session.socket.pause(FULL)
+            session.socket.pause(LEAVING)
         try:
             async with asyncio.timeout(DRAIN_TIMEOUT_S):
                 await self._inbox.idle.wait()
@@ -184,7 +184,7 @@ class Gateway:
             log.warning("left with messages that were not stored; their agents send them again")
         for session in list(self._sessions.every):
             session.close(CloseCode.SERVICE_RESTART, "restart", self._sessions.clock())
-            session.socket.resume(FULL)
+            session.socket.resume(LEAVING)
         await self._wait_gone()
 
     async def _wait_gone(self) -> None:

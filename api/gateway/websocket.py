@@ -36,7 +36,8 @@ REVOKED = 4003
 GAP = 4009
 DEAF = 1  # Reasons to stop reading (bits): it does not read what we send,
 FULL = 2  # it has sent more than we have stored,
-FAST = 4  # or it sends more than its share.
+FAST = 4  # it sends more than its share,
+LEAVING = 8  # or the gateway ends.
 WRITE_LIMIT_BYTES = 8 * 1024  # An agent that does not read this much of what we sent is not read from either.
 REST_S = 0.05  # Who sent too much rests a little longer than it must, and is then served several at once.
 CROWDED_RETRY_S = "5"  # By then the queue of a herd is served; agents spread their next dials themselves.
@@ -169,6 +170,9 @@ class AgentSocket(asyncio.Protocol):
         self.data_received(held)
         if not self._pauses and self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
+
+    def is_paused_for(self, reason: int) -> bool:
+        return bool(self._pauses & reason)
 
     @property
     def unsent_bytes(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -200,3 +201,26 @@ async def test_who_comes_behind_a_crowd_is_told_to_wait(
     assert head.startswith(b"HTTP/1.1 503 ")
     assert b"Retry-After: 5" in head
     assert b"Try again in a moment" in text
+
+
+async def test_one_machine_that_says_hello_again_and_again_makes_no_crowd(
+    gateway: Running, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.gateway.server.CROWD", 2)
+    monkeypatch.setattr("api.gateway.hellos.WAITING_OF_ONE", 3)
+    await ledger.add_vm("vm-1")
+
+    async with AsyncExitStack() as lines:
+        dialled = [await lines.enter_async_context(dial(gateway.address)) for _ in range(5)]
+        async with ledger.vms_held():
+            await dialled[0].greet(identity("vm-1"))
+            await eventually(ledger.are_vms_waited_for)
+            for one in dialled[1:4]:
+                await one.greet(identity("vm-1"))
+                await (await one.socket.ping())
+            await dialled[4].greet(identity("vm-1"))
+            turned_back = await dialled[4].hear(Refused)
+            async with dial(gateway.address):  # A crowd would be answered with 503.
+                pass
+
+    assert (turned_back.code, turned_back.final) == ("unavailable", False)
