@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 from typing import TYPE_CHECKING, cast
 
 from edge import pages
 from edge.body import NO_BODY, RequestBody
 from edge.chunks import BadChunk
-from edge.head import HEAD_MAX, HeadRefused, Request, check_start, read_request, wants_json
+from edge.head import HeadRefused, Request, take_request, wants_json
 from edge.headers import client_fields, request_bytes
+from edge.phase import CLOSED, DIAL, EXCHANGE, HEAD, LINGER, ROUTE, TUNNEL
 from edge.table import Entry
 
 if TYPE_CHECKING:
@@ -20,31 +20,19 @@ if TYPE_CHECKING:
 _IDEMPOTENT = (b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE")  # RFC 9110 section 9.2.2, without TRACE.
 
 
-class Phase(enum.Enum):
-    """What this connection does now."""
-
-    HEAD = enum.auto()  # Waits for a request, or for the rest of its head.
-    ROUTE = enum.auto()  # Waits for Redis.
-    DIAL = enum.auto()  # Waits for a new connection to the VM.
-    EXCHANGE = enum.auto()  # Request and answer pass.
-    TUNNEL = enum.auto()  # A WebSocket: bytes pass.
-    LINGER = enum.auto()  # The last answer is sent; what still comes is thrown away.
-    CLOSED = enum.auto()
-
-
 class Client(asyncio.Protocol):
     """Serves one request at a time, in order; what is sent ahead waits in `_buffer`."""
 
     __slots__ = (
-        "_address", "_begun_at", "_body", "_buffer", "_edge", "_entry", "_fields", "_half_closed", "_keep_alive",
-        "_outgoing", "_parsing", "_phase", "_request", "_retried", "_status", "_transport", "_upstream", "_vm_ended",
-        "deadline", "write_blocked",
+        "_address", "_begun_at", "_body", "_buffer", "_edge", "_entry", "_fields", "_half_closed", "_is_held",
+        "_keep_alive", "_outgoing", "_parsing", "_phase", "_request", "_retried", "_status", "_transport", "_upstream",
+        "_vm_ended", "deadline", "write_blocked",
     )  # fmt: skip
     _transport: asyncio.Transport
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
-        self._phase = Phase.HEAD
+        self._phase = HEAD
         self._buffer = b""
         self._request: Request | None = None
         self._entry: Entry | None = None
@@ -57,6 +45,7 @@ class Client(asyncio.Protocol):
         self._retried = False
         self._parsing = False
         self._half_closed = False
+        self._is_held = False  # Nothing is read from it for now.
         self._vm_ended = False
         self.write_blocked = False
         self.deadline = edge.clock() + edge.limits.head_s
@@ -72,7 +61,7 @@ class Client(asyncio.Protocol):
         self._edge.clients.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._phase = Phase.CLOSED
+        self._phase = CLOSED
         self._edge.forget(self)
         if self._upstream is not None:
             self._upstream.abandon()
@@ -80,26 +69,27 @@ class Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         phase = self._phase
-        if phase is Phase.HEAD:
+        if phase is HEAD:
             self._buffer = self._buffer + data if self._buffer else data
             self._read_heads()
-        elif phase is Phase.TUNNEL and self._upstream is not None:
+        elif phase is TUNNEL and self._upstream is not None:
             self.deadline = self._edge.clock() + self._edge.limits.tunnel_s
             self._upstream.write(data)
-        elif phase is Phase.EXCHANGE and not self._body.done:
+        elif phase is EXCHANGE and not self._body.done:
             self._read_body(data)
-        elif phase not in (Phase.LINGER, Phase.CLOSED):
+        elif phase not in (LINGER, CLOSED):
             self._buffer += data
             if len(self._buffer) > self._edge.limits.hold_bytes:
+                self._is_held = True
                 self._transport.pause_reading()
 
     def eof_received(self) -> bool:
         """A client may end its side and still wait for the answer (`nc`, HTTP/1.0 scripts)."""
         self._half_closed = True
-        if self._phase is Phase.TUNNEL and self._upstream is not None:
+        if self._phase is TUNNEL and self._upstream is not None:
             self._upstream.end_writing()
             return not self._vm_ended
-        return self._phase in (Phase.ROUTE, Phase.DIAL, Phase.EXCHANGE) and self._body.done
+        return self._phase in (ROUTE, DIAL, EXCHANGE) and self._body.done
 
     def pause_writing(self) -> None:
         self.write_blocked = True
@@ -110,7 +100,7 @@ class Client(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.write_blocked = False
         limits = self._edge.limits
-        limit_s = limits.tunnel_s if self._phase is Phase.TUNNEL else limits.stream_s
+        limit_s = limits.tunnel_s if self._phase is TUNNEL else limits.stream_s
         self.deadline = self._edge.clock() + (limit_s if self._upstream is not None else limits.idle_s)
         if self._upstream is not None:
             self._upstream.go_on()
@@ -120,14 +110,14 @@ class Client(asyncio.Protocol):
     def expired(self) -> None:
         """The deadline of this phase has passed."""
         phase = self._phase
-        if phase is Phase.HEAD and self._buffer:
+        if phase is HEAD and self._buffer:
             self._refuse(HeadRefused(408, "the head of the request took too long"))
         elif self.write_blocked or self._transport.is_closing():
             self._transport.abort()
-        elif phase is Phase.ROUTE:
+        elif phase is ROUTE:
             self._keep_alive = False  # The table's answer may still come, and must not meet another request.
             self._answer(pages.away())
-        elif phase in (Phase.DIAL, Phase.EXCHANGE):
+        elif phase in (DIAL, EXCHANGE):
             self._keep_alive = False
             self.fail(504, "the preview did not answer in time")
         else:
@@ -136,7 +126,7 @@ class Client(asyncio.Protocol):
     def drain(self) -> None:
         """Take no further request; close now when none is under way."""
         self._keep_alive = False
-        if self._phase is Phase.HEAD and not self._buffer:
+        if self._phase is HEAD and not self._buffer:
             self._transport.close()
 
     def abort(self) -> None:
@@ -144,37 +134,19 @@ class Client(asyncio.Protocol):
 
     def routed(self, entry: Entry | None) -> None:
         """The table's answer; None: nobody can say where the host leads."""
-        if self._phase is not Phase.ROUTE:
-            return  # The client left, or was told that it takes too long.
-        request = self._request
-        assert request is not None
-        now = self._edge.clock()
-        if entry is None:
-            self._answer(pages.away())
-        elif not entry.bucket.take(now):
-            self._answer(pages.over_limit())
-        elif entry.pool is None:
-            self._entry = entry
-            self._answer(pages.for_route(entry.route))
-        else:
-            self._entry = entry
-            self._outgoing = request_bytes(request, entry.fields, self._fields)
-            upstream = entry.pool.take()
-            if upstream is not None:
-                self._send(upstream)
-            else:
-                self._dial(entry)
+        if self._phase is ROUTE:  # Else the client left, or was told that it takes too long.
+            self._follow(entry, self._edge.clock())
 
     def connected(self, upstream: Upstream) -> None:
         """The connection that was dialled for this client; kept for another when it is no longer waited for."""
-        if self._phase is Phase.DIAL and self._entry is not None and self._entry.pool is upstream.pool:
-            self._send(upstream)
+        if self._phase is DIAL and self._entry is not None and self._entry.pool is upstream.pool:
+            self._send(upstream, self._edge.clock())
         else:
             upstream.pool.put(upstream)
 
     def unreachable(self, reason: str) -> None:
         """The dialler gave up."""
-        if self._phase is Phase.DIAL:
+        if self._phase is DIAL:
             self.fail(502, reason)
 
     # What the upstream says.
@@ -195,10 +167,9 @@ class Client(asyncio.Protocol):
         self._status = status
 
     def relay(self, data: bytes) -> None:
-        limits = self._edge.limits
         if not self.write_blocked:
-            limit_s = limits.tunnel_s if self._phase is Phase.TUNNEL else limits.stream_s
-            self.deadline = self._edge.clock() + limit_s
+            limits = self._edge.limits
+            self.deadline = self._edge.clock() + (limits.tunnel_s if self._phase is TUNNEL else limits.stream_s)
         self._transport.write(data)
 
     def tunnel_closed(self) -> None:
@@ -209,7 +180,7 @@ class Client(asyncio.Protocol):
 
     def open_tunnel(self, data: bytes) -> None:
         """The upgrade was accepted: pass bytes from here on, those sent ahead first."""
-        self._phase = Phase.TUNNEL
+        self._phase = TUNNEL
         self._status = 101
         self.relay(data)
         ahead, self._buffer = self._buffer, b""
@@ -227,29 +198,42 @@ class Client(asyncio.Protocol):
     def hold(self) -> None:
         """The VM takes no more for now."""
         if not self._transport.is_closing():
+            self._is_held = True
             self._transport.pause_reading()
 
     def go_on(self) -> None:
+        if not self._is_held:
+            return
         upstream = self._upstream
         if self._half_closed or self._transport.is_closing() or (upstream is not None and upstream.write_blocked):
             return
         if len(self._buffer) <= self._edge.limits.hold_bytes:
+            self._is_held = False
             self._transport.resume_reading()
+
+    def answer_whole(self, status: int, data: bytes) -> None:
+        """The complete answer in one piece: what `answered`, `relay` and `finish` do for all others."""
+        self._status = status
+        self._transport.write(data)
+        self.finish()
 
     def finish(self) -> None:
         """The answer has been written completely."""
         self._upstream = None
+        edge = self._edge
         self._log_access()
         if not self.stays_open():
             self._close()
             return
-        self._phase = Phase.HEAD
+        self._phase = HEAD
         self._request = self._entry = None
+        self._outgoing = b""
         self._status = 0
-        self.deadline = self._edge.clock() + self._edge.limits.idle_s
+        self.deadline = edge.clock() + edge.limits.idle_s
         if self._buffer:
             self._read_heads()
-        self.go_on()
+        if self._is_held:
+            self.go_on()
 
     def lost_unanswered(self, *, was_reused: bool) -> None:
         """The connection to the VM died without a byte. Try once more when that cannot do anything twice."""
@@ -268,11 +252,11 @@ class Client(asyncio.Protocol):
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.abandon()
-        if self._phase is Phase.CLOSED:
+        if self._phase is CLOSED:
             return
         self._edge.failed(self._entry.route if self._entry else None, status, reason)
-        if self._status or self._phase is Phase.TUNNEL:
-            self._phase = Phase.CLOSED
+        if self._status or self._phase is TUNNEL:
+            self._phase = CLOSED
             self._transport.close()
         else:
             self._answer(pages.refused(400, reason) if status == 400 else pages.unreachable(status, reason))
@@ -285,26 +269,23 @@ class Client(asyncio.Protocol):
             return
         self._parsing = True
         try:
-            while self._phase is Phase.HEAD and self._buffer and self._read_head():
+            while self._phase is HEAD and self._buffer and self._read_head():
                 pass
         finally:
             self._parsing = False
 
     def _read_head(self) -> bool:
         """Take one request from the buffer. False when its head is not complete, or refused."""
-        data = self._buffer
-        end = data.find(b"\r\n\r\n", 0, HEAD_MAX + 4)
         try:
-            if end < 0:
-                check_start(data)
-                # The time of a head begins with its first byte and is not prolonged by the next.
-                self.deadline = min(self.deadline, self._edge.clock() + self._edge.limits.head_s)
-                return False
-            request = read_request(data[: end + 2])
+            taken = take_request(self._buffer)
         except HeadRefused as refused:
             self._refuse(refused)
             return False
-        self._buffer = data[end + 4 :]
+        if taken is None:
+            # The time of a head begins with its first byte and is not prolonged by the next.
+            self.deadline = min(self.deadline, self._edge.clock() + self._edge.limits.head_s)
+            return False
+        request, self._buffer = taken
         self._begin(request)
         return True
 
@@ -314,34 +295,54 @@ class Client(asyncio.Protocol):
         self._retried = False
         self._keep_alive = not request.closes and not edge.is_draining
         self._body = RequestBody(request.length) if request.length else NO_BODY
-        self._begun_at = edge.clock()
-        self._phase = Phase.ROUTE
-        label = edge.label_of(request.host)
+        self._begun_at = now = edge.clock()
+        self._phase = ROUTE
+        label = edge.labels[request.host]
         if label is None:
             self._answer(pages.for_route(None))
             return
-        entry = edge.table.verified(label)
-        if entry is not None:
-            self.routed(entry)
+        if (entry := edge.table.verified(label)) is not None:
+            self._follow(entry, now)
         else:
-            self.deadline = self._begun_at + edge.limits.route_s
+            self.deadline = now + edge.limits.route_s
             edge.table.resolve(label, self.routed)
+
+    def _follow(self, entry: Entry | None, now: float) -> None:
+        """Go where the table says, or answer why not."""
+        if entry is None:
+            self._answer(pages.away())
+            return
+        if not entry.bucket.take(now):
+            self._answer(pages.over_limit())
+            return
+        self._entry = entry
+        pool = entry.pool
+        if pool is None:
+            self._answer(pages.for_route(entry.route))
+            return
+        request = self._request
+        assert request is not None
+        self._outgoing = request_bytes(request, entry.fields, self._fields)
+        if (upstream := pool.take(now)) is not None:
+            self._send(upstream, now)
+        else:
+            self._dial(entry)
 
     def _dial(self, entry: Entry) -> None:
         assert entry.pool is not None
         if entry.pool.is_full():
             self.fail(503, "the preview has too many open connections")
             return
-        self._phase = Phase.DIAL
+        self._phase = DIAL
         self.deadline = self._edge.clock() + 2 * self._edge.limits.connect_s  # The dialler's own limit comes first.
         self._edge.dial(entry.pool, self)
 
-    def _send(self, upstream: Upstream) -> None:
+    def _send(self, upstream: Upstream, now: float) -> None:
         request = self._request
         assert request is not None
-        self._phase = Phase.EXCHANGE
+        self._phase = EXCHANGE
         self._upstream = upstream
-        self.deadline = self._edge.clock() + self._edge.limits.response_s
+        self.deadline = now + self._edge.limits.response_s
         upstream.begin(self, request, self._outgoing)
         if not self._body.done:
             ahead, self._buffer = self._buffer, b""
@@ -385,10 +386,10 @@ class Client(asyncio.Protocol):
             return
         all_read = self._body.done and not self._buffer and self._request is not None
         if self._half_closed or all_read or self._vm_ended:
-            self._phase = Phase.CLOSED
+            self._phase = CLOSED
             self._transport.close()
             return
-        self._phase = Phase.LINGER
+        self._phase = LINGER
         self._buffer = b""
         self.deadline = self._edge.clock() + self._edge.limits.linger_s
         self._transport.write_eof()

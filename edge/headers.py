@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import urllib.parse
 
-from edge.head import CHUNKED, Request, Response
+from edge.head import CHUNKED, Request, Response, read_response
 from edge.routes import Route
 
+BODYLESS = (204, 304)  # RFC 9110 section 6.4.1.
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Previews are drafts: no search engine may list one (architecture section 7).
 _ROBOTS = b"X-Robots-Tag: noindex, nofollow\r\n"
@@ -71,6 +72,17 @@ def response_bytes(response: Response, *, chunked: bool, closes: bool) -> bytes:
         _ROBOTS,
         b"Connection: close\r\n" if closes else b"",
     )
+
+
+def ready_bytes(head: bytes) -> tuple[Response, bytes]:
+    """A response head, and what the client gets when body and connection need nothing further; b"" if they may.
+
+    Raises BadResponse.
+    """
+    response = read_response(head)
+    if response.status < 200 or response.status in BODYLESS or response.length in (None, CHUNKED):
+        return response, b""
+    return response, response_bytes(response, chunked=False, closes=False)
 
 
 def interim_bytes(response: Response) -> bytes:

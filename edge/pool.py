@@ -33,10 +33,10 @@ class Pool:
     def is_full(self) -> bool:
         return self.open_count >= self._limits.pool_open_max
 
-    def take(self) -> Upstream | None:
+    def take(self, now: float) -> Upstream | None:
         """The connection used last; None when none is idle."""
         idle = self._idle
-        oldest = self._clock() - self._limits.pool_idle_s
+        oldest = now - self._limits.pool_idle_s
         while idle:
             upstream = idle.pop()
             if upstream.idle_since > oldest and not upstream.is_closing():

@@ -11,6 +11,7 @@ from edge.config import Settings
 from edge.feed import Feed
 from edge.head import HeadRefused, Request
 from edge.log import Log
+from edge.memo import Memo
 from edge.pool import Pool
 from edge.routes import Route
 from edge.table import Entry, RouteTable
@@ -37,6 +38,8 @@ class Edge:
         self._feed = Feed(settings.redis_url, log)
         self.table = RouteTable(self._feed.ask, settings.limits, settings.rate_limit, log, self.clock)
         self._host = re.compile(rb"([a-z0-9\-]{1,63})\.%b(?::[0-9]+)?" % re.escape(settings.domain.encode()))
+        # The label of a preview's host name; None when the host is not one label before the domain.
+        self.labels = Memo(self._label_of)
         self._stop = asyncio.Event()
         self._empty = asyncio.Event()
         self._tasks: asyncio.TaskGroup
@@ -111,8 +114,7 @@ class Edge:
 
     # What clients ask of it.
 
-    def label_of(self, host: bytes) -> str | None:
-        """The label of a preview's host name; None when the host is not one label before the domain."""
+    def _label_of(self, host: bytes) -> str | None:
         found = self._host.fullmatch(host)
         return found[1].decode() if found else None
 

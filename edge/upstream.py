@@ -9,8 +9,9 @@ import hashlib
 from typing import TYPE_CHECKING, cast
 
 from edge.chunks import LAST_CHUNK, BadChunk, ChunkReader, as_chunk
-from edge.head import CHUNKED, HEAD_MAX, BadResponse, Request, Response, read_response, websocket_accept, websocket_key
-from edge.headers import CONTINUE, interim_bytes, response_bytes, switching_bytes
+from edge.head import CHUNKED, HEAD_MAX, BadResponse, Request, Response, websocket_accept, websocket_key
+from edge.headers import BODYLESS, CONTINUE, interim_bytes, ready_bytes, response_bytes, switching_bytes
+from edge.memo import Memo
 from edge.pool import Pool
 
 if TYPE_CHECKING:
@@ -32,12 +33,18 @@ class State(enum.Enum):
     CLOSED = enum.auto()
 
 
+# As in edge.client: finding a member by its class is slow.
+_IDLE, _HEAD, _LENGTH, _CHUNKS, _UNTIL_CLOSE, _TUNNEL, _CLOSED = State
+# The answers that come again, and what is sent on of them.
+_answers = Memo(ready_bytes)
+
+
 class Upstream(asyncio.Protocol):
     """Carries one exchange at a time."""
 
     __slots__ = (
-        "_buffer", "_chunks", "_client", "_interim", "_left", "_request", "_reusable", "_state", "_transport", "_wraps",
-        "idle_since", "is_reused", "pool", "write_blocked",
+        "_buffer", "_chunks", "_client", "_interim", "_is_held", "_left", "_request", "_reusable", "_state",
+        "_transport", "_wraps", "idle_since", "is_reused", "pool", "write_blocked",
     )  # fmt: skip
     _transport: asyncio.Transport
 
@@ -45,13 +52,14 @@ class Upstream(asyncio.Protocol):
         self.pool = pool
         self._client: Client | None = None
         self._request: Request | None = None
-        self._state = State.IDLE
+        self._state = _IDLE
         self._buffer = b""
         self._left = 0
         self._chunks: ChunkReader | None = None
         self._wraps = False
         self._reusable = False
         self._interim = 0
+        self._is_held = False  # Nothing is read from it for now.
         self.idle_since = 0.0
         self.is_reused = False
         self.write_blocked = False
@@ -62,11 +70,11 @@ class Upstream(asyncio.Protocol):
         """Send a request's head, and its body if that is complete; the answer goes to `client`."""
         self._client = client
         self._request = request
-        self._state = State.HEAD
+        self._state = _HEAD
         self._interim = 0
         self._transport.write(data)
         if client.write_blocked:
-            self._transport.pause_reading()
+            self.hold()
 
     def write(self, data: bytes) -> None:
         self._transport.write(data)
@@ -77,26 +85,28 @@ class Upstream(asyncio.Protocol):
             self._transport.write_eof()
 
     def is_closing(self) -> bool:
-        return self._state is State.CLOSED or self._transport.is_closing()
+        return self._state is _CLOSED or self._transport.is_closing()
 
     def close(self) -> None:
-        self._state = State.CLOSED
+        self._state = _CLOSED
         self._transport.close()
 
     def abandon(self) -> None:
         """The client is gone, or the exchange failed: nothing of it may reach another one."""
-        end = self._transport.close if self._state is State.TUNNEL else self._transport.abort
+        end = self._transport.close if self._state is _TUNNEL else self._transport.abort
         self._client = None
-        self._state = State.CLOSED
+        self._state = _CLOSED
         end()
 
     def hold(self) -> None:
         """The client takes no more for now."""
         if not self.is_closing():
+            self._is_held = True
             self._transport.pause_reading()
 
     def go_on(self) -> None:
-        if not self.is_closing():
+        if self._is_held and not self.is_closing():
+            self._is_held = False
             self._transport.resume_reading()
 
     # What the transport says.
@@ -120,35 +130,35 @@ class Upstream(asyncio.Protocol):
         client = self._client
         if client is None:
             self.close()  # Bytes nobody asked for: they must not become the answer to the next request.
-        elif state is State.HEAD:
+        elif state is _HEAD:
             self._read_heads(client, self._buffer + data if self._buffer else data)
-        elif state is State.LENGTH:
+        elif state is _LENGTH:
             self._read_length(client, b"", data)
-        elif state is State.CHUNKS:
+        elif state is _CHUNKS:
             self._read_chunks(client, b"", data)
-        elif state is State.UNTIL_CLOSE:
+        elif state is _UNTIL_CLOSE:
             client.relay(as_chunk(data) if self._wraps else data)
-        elif state is State.TUNNEL:
+        elif state is _TUNNEL:
             client.relay(data)
 
     def eof_received(self) -> bool:
-        if self._state is State.TUNNEL and self._client is not None:
+        if self._state is _TUNNEL and self._client is not None:
             return self._client.end_writing()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         state, client = self._state, self._client
-        self._state, self._client = State.CLOSED, None
+        self._state, self._client = _CLOSED, None
         self.pool.forget(self)
         if client is None:
             return
-        if state is State.UNTIL_CLOSE and exc is None:
+        if state is _UNTIL_CLOSE and exc is None:
             if self._wraps:
                 client.relay(LAST_CHUNK)
             client.finish()
-        elif state is State.TUNNEL:
+        elif state is _TUNNEL:
             client.tunnel_closed()
-        elif state is State.HEAD and not self._buffer and not self._interim:
+        elif state is _HEAD and not self._buffer and not self._interim:
             client.lost_unanswered(was_reused=self.is_reused)
         else:
             client.fail(502, "the preview closed the connection in the middle of its answer")
@@ -164,17 +174,38 @@ class Upstream(asyncio.Protocol):
                     self._refuse(client, f"the head of the answer is longer than {HEAD_MAX} bytes")
                 return
             try:
-                response = read_response(data[: end + 2])
+                response, ready = _answers[data[: end + 2]]
             except BadResponse as bad:
                 self._refuse(client, str(bad))
                 return
             data = data[end + 4 :]
             self._buffer = b""
+            if ready and len(data) == response.length and self._is_plain(client, response):
+                self._pass_on(client, response, ready + data)
+                return
             if response.status >= 200:
                 self._begin_body(client, response, data)
                 return
             if not self._take_interim(client, response, data):
                 return
+
+    def _is_plain(self, client: Client, response: Response) -> bool:
+        """Whether an answer that is here to its last byte ends the exchange, and nothing else."""
+        request = self._request
+        assert request is not None
+        return (
+            not (response.closes or self.write_blocked or self._is_held)
+            and request.method != b"HEAD"
+            and client.stays_open()
+        )
+
+    def _pass_on(self, client: Client, response: Response, data: bytes) -> None:
+        """What `_begin_body` and `_complete` come to for a plain answer."""
+        self._state = _IDLE
+        self._client = self._request = None
+        self.is_reused = True
+        self.pool.put(self)
+        client.answer_whole(response.status, data)
 
     def _refuse(self, client: Client, reason: str) -> None:
         self.abandon()
@@ -203,7 +234,7 @@ class Upstream(asyncio.Protocol):
         if not (self._request.websocket and key and proven):
             self._refuse(client, "the answer switches protocols without having been asked, or without proof")
             return
-        self._state = State.TUNNEL
+        self._state = _TUNNEL
         client.open_tunnel(switching_bytes(response) + rest)
 
     # Bodies.
@@ -213,7 +244,7 @@ class Upstream(asyncio.Protocol):
         assert request is not None
         self._reusable = not response.closes
         length = response.length
-        bodyless = request.method == b"HEAD" or response.status in (204, 304)
+        bodyless = request.method == b"HEAD" or response.status in BODYLESS
         to_old_client = request.minor == 0
         if length == CHUNKED and to_old_client and not bodyless:
             self._refuse(client, "a chunked answer to an HTTP/1.0 request")
@@ -226,14 +257,14 @@ class Upstream(asyncio.Protocol):
         if bodyless or length == 0:
             self._complete(client, head, data)
         elif length is None:
-            self._state = State.UNTIL_CLOSE
+            self._state = _UNTIL_CLOSE
             client.relay(head + (as_chunk(data) if self._wraps else data))
         elif length == CHUNKED:
-            self._state = State.CHUNKS
+            self._state = _CHUNKS
             self._chunks = ChunkReader(trailers_allowed=True)
             self._read_chunks(client, head, data)
         else:
-            self._state = State.LENGTH
+            self._state = _LENGTH
             self._left = length
             self._read_length(client, head, data)
 
@@ -266,9 +297,9 @@ class Upstream(asyncio.Protocol):
         # An unsent rest of the request would be read by the origin as the next one's beginning.
         clean = self._reusable and not rest and client.has_sent_all() and not self.write_blocked
         if clean and not self.is_closing():
-            self._state = State.IDLE
+            self._state = _IDLE
             self.is_reused = True
-            self._transport.resume_reading()
+            self.go_on()
             self.pool.put(self)
         else:
             self.close()

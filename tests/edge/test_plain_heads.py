@@ -1,0 +1,72 @@
+"""The short way of plain heads means what the long way means. A TE field sends a head the long way and changes nothing."""
+
+from __future__ import annotations
+
+import random
+
+from edge.head import BadResponse, HeadRefused, Request, Response, read_request, read_response
+
+COUNT = 20_000
+REQUEST = (
+    b"GET /a?b HTTP/1.1\r\nHost: x.localhost\r\nConnection: keep-alive\r\nUser-Agent: x\r\nCookie: a=b; c=d\r\n"
+    b"Cache-Control: no-cache\r\nTe-st: 1\r\nX-Requested-With: y\r\nKeep: z\r\n"
+)
+RESPONSE = (
+    b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Type: text/plain\r\nContent-Length: 12\r\nConnection: keep-alive\r\n"
+    b"Keep-Alive: timeout=5\r\nCache-Control: no-store\r\nX-Powered-By: y\r\nAlt: z\r\n"
+)
+PIECES = (
+    *(b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b"\x00", b",", b"0", b"\xff", b"\x7f", b"_", b"-", b"a", b"\r\n "),
+    *(b"Host: y.localhost\r\n", b"hOST:\t[::1]:8\r\n", b"Connection: close\r\n", b"connection:keep-alive\r\n"),
+    *(b"Connection: x-requested-with\r\n", b"Keep-Alive: 5\r\n", b"Upgrade: websocket\r\n", b"Proxy-Foo: 1\r\n"),
+    *(b"Content-Length: 3\r\n", b"Content_Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"X_Stagely-PR: 9\r\n"),
+    *(b"X-Forwarded-For: 1\r\n", b"Forwarded: 1\r\n", b"Set-Cookie: a=b; Domain=x\r\n", b"X-Robots-Tag: all\r\n"),
+    *(b"Expect: 100-continue\r\n", b"Trailer: x\r\n", b"HTTP/1.0", b"HTTP/1.1", b"204", b"no reason", b"TE: x\r\n"),
+)  # fmt: skip
+
+
+def mutated(head: bytes, seed: int) -> bytes:
+    """The head with a few pieces put in, over, or cut out; its last line ends."""
+    chance = random.Random(seed)
+    for _ in range(chance.randrange(4)):
+        at = chance.randrange(len(head))
+        head = head[:at] + chance.choice((b"", *PIECES)) + head[at + chance.choice((0, 0, 1, 2, 6)) :]
+    return head if head.endswith(b"\r\n") else head + b"\r\n"
+
+
+def request_or_status(head: bytes) -> Request | int:
+    try:
+        return read_request(head)
+    except HeadRefused as refused:
+        return refused.status
+
+
+def response_or_none(head: bytes) -> Response | None:
+    try:
+        return read_response(head)
+    except BadResponse:
+        return None
+
+
+def test_mutated_requests_mean_the_same_both_ways() -> None:
+    heads = [mutated(REQUEST, seed) for seed in range(COUNT)]
+
+    differing = [h for h in heads if request_or_status(h) != request_or_status(h + b"TE: x\r\n")]
+
+    assert differing == []
+
+
+def test_mutated_responses_mean_the_same_both_ways() -> None:
+    heads = [mutated(RESPONSE, seed) for seed in range(COUNT)]
+
+    differing = [h for h in heads if response_or_none(h) != response_or_none(h + b"TE: x\r\n")]
+
+    assert differing == []
+
+
+def test_some_of_the_mutated_heads_are_accepted_and_some_refused() -> None:
+    requests = [request_or_status(mutated(REQUEST, seed)) for seed in range(2000)]
+    responses = [response_or_none(mutated(RESPONSE, seed)) for seed in range(2000)]
+
+    assert 500 < sum(isinstance(found, Request) for found in requests) < 1500
+    assert 500 < sum(found is not None for found in responses) < 1900
