@@ -48,21 +48,21 @@ BARS = (
 Values = Mapping[tuple[str, str, str], float]
 
 
-def ratios(measures: Iterable[Measure]) -> list[Measure]:
+def ratios(measures: Iterable[Measure], bars: Iterable[Bar] = BARS) -> list[Measure]:
     """Stagely's figures by their peers', for every bar that compares."""
     values = {(m.scenario, m.target, m.metric): m.value for m in measures}
     found = []
-    for bar in BARS:
+    for bar in bars:
         ratio = _ratio(values, bar) if bar.peer else None
         if ratio is not None:
             found.append(Measure(bar.scenario, f"stagely/{bar.peer}", bar.metric, round(ratio, 3), "x"))
     return found
 
 
-def verdicts(measures: Iterable[Measure]) -> list[Verdict]:
+def verdicts(measures: Iterable[Measure], bars: Iterable[Bar] = BARS) -> list[Verdict]:
     """One for each bar whose figure is there."""
     values = {(m.scenario, m.target, m.metric): m.value for m in measures}
-    return [verdict for bar in BARS if (verdict := _verdict(values, bar)) is not None]
+    return [verdict for bar in bars if (verdict := _verdict(values, bar)) is not None]
 
 
 def _verdict(values: Values, bar: Bar) -> Verdict | None:

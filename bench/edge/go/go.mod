@@ -1,0 +1,3 @@
+module stagely.dev/bench/edge
+
+go 1.19
