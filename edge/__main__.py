@@ -1,4 +1,4 @@
-"""`python -m edge`: settings from the environment, one uvloop, SIGTERM and SIGINT drain."""
+"""`python -m edge`: settings from the environment, one uvloop per process, SIGTERM and SIGINT drain."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import uvloop
 from edge.config import BadSetting, Settings, read_settings
 from edge.log import Log
 from edge.proxy import Edge
+from edge.workers import EXIT_CANNOT_SERVE, supervise
 
 
 def main() -> int:
@@ -25,21 +26,35 @@ def main() -> int:
         log.error("setting refused", error=str(bad), error_code="bad_setting")
         return 2
     _allow_connections()
+    if settings.workers == 1:
+        return _serve(settings, log)
+    try:
+        return supervise(settings, log, lambda share: _serve(share, log))
+    except OSError as error:
+        return _cannot_listen(log, error)
+
+
+def _serve(settings: Settings, log: Log) -> int:
+    """One process, until it is told to stop."""
     exit_code = 0
     try:
-        uvloop.run(_serve(settings, log))
+        uvloop.run(_run(settings, log))
     except* OSError as problem:
-        exit_code = 2
-        log.error(
-            "edge cannot listen",
-            error=str(problem.exceptions[0]),
-            error_code="listen_failed",
-            remedy="free the address or set STAGELY_EDGE_LISTEN",
-        )
+        exit_code = _cannot_listen(log, problem.exceptions[0])
     return exit_code
 
 
-async def _serve(settings: Settings, log: Log) -> None:
+def _cannot_listen(log: Log, error: BaseException) -> int:
+    log.error(
+        "edge cannot listen",
+        error=str(error),
+        error_code="listen_failed",
+        remedy="free the address or set STAGELY_EDGE_LISTEN",
+    )
+    return EXIT_CANNOT_SERVE
+
+
+async def _run(settings: Settings, log: Log) -> None:
     edge = Edge(settings, log)
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: _report(log, context))

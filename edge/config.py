@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 _DOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*\Z")
 
+WORKERS_MAX = 256  # More than cores of any machine; each process takes 30 MB.
+
 
 class BadSetting(ValueError):
     """An environment variable that cannot be used; the message names it, its value and the remedy."""
@@ -39,14 +41,17 @@ class Limits:
 class Settings:
     """listen: (host, port) pairs. domain: what follows the label in a preview's host name.
 
-    rate_limit: requests per second and host; 0 is none.
+    rate_limit: requests per second and host; 0 is none. workers: processes.
+    shares_address: other processes listen where this one does.
     """
 
     listen: tuple[tuple[str, int], ...]
     redis_url: str
     domain: str
-    rate_limit: int = 1000
+    rate_limit: float = 1000
     access_log: bool = False
+    workers: int = 1
+    shares_address: bool = False
     limits: Limits = field(default_factory=Limits)
 
 
@@ -58,6 +63,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         domain=_domain(environ.get("STAGELY_DOMAIN", "localhost")),
         rate_limit=int(_number("STAGELY_EDGE_RATE_LIMIT", environ.get("STAGELY_EDGE_RATE_LIMIT", "1000"))),
         access_log=_switch("STAGELY_EDGE_ACCESS_LOG", environ.get("STAGELY_EDGE_ACCESS_LOG", "0")),
+        workers=_workers(environ.get("STAGELY_EDGE_WORKERS", "1")),
         limits=Limits(drain_s=_number("STAGELY_EDGE_DRAIN_S", environ.get("STAGELY_EDGE_DRAIN_S", "10"))),
     )
 
@@ -88,6 +94,12 @@ def _domain(text: str) -> str:
     if not _DOMAIN.match(domain):
         raise BadSetting(f"STAGELY_DOMAIN must be a bare domain name without port or dot in front, got {text!r}")
     return domain
+
+
+def _workers(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= WORKERS_MAX:
+        raise BadSetting(f"STAGELY_EDGE_WORKERS must be a number of processes from 1 to {WORKERS_MAX}, got {text!r}")
+    return int(text)
 
 
 def _number(name: str, text: str) -> float:

@@ -73,7 +73,8 @@ class Edge:
         servers = []
         try:
             for host, port in self._settings.listen:
-                server = await loop.create_server(lambda: Client(self), host, port, backlog=_BACKLOG)
+                shared = self._settings.shares_address or None
+                server = await loop.create_server(lambda: Client(self), host, port, backlog=_BACKLOG, reuse_port=shared)
                 servers.append(server)
                 self.listening += [sock.getsockname()[:2] for sock in server.sockets]
             for host, port in self.listening:

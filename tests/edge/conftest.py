@@ -73,6 +73,15 @@ def start_edge(redis_url: str, **settings: str) -> EdgeProcess:
     raise AssertionError(f"edge ended with {process.wait(STOP_TIMEOUT_S)} and never listened")
 
 
+def run_edge(**settings: str) -> tuple[int, dict[str, object]]:
+    """Exit code and last event of an edge that cannot start."""
+    done = subprocess.run(
+        [sys.executable, "-m", "edge"],
+        env={**os.environ, **settings}, cwd=ROOT, capture_output=True, text=True, timeout=STOP_TIMEOUT_S, check=False,
+    )  # fmt: skip
+    return done.returncode, json.loads(done.stdout.splitlines()[-1])
+
+
 @pytest.fixture(scope="session")
 def edge_process(valkey_port: int) -> Iterator[EdgeProcess]:
     """The real program, shared; no test may stop it."""

@@ -1,4 +1,4 @@
-"""The short way of plain heads means what the long way means. A TE field sends a head the long way and changes nothing."""
+"""The short way of plain heads means what the long way means. A TE field sends a head the long way, with no effect."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import socket
 import subprocess
@@ -12,16 +10,7 @@ import sys
 import pytest
 
 from edge.config import BadSetting, read_settings
-from tests.edge.conftest import ROOT, STOP_TIMEOUT_S, start_edge
-
-
-def run_edge(**settings: str) -> tuple[int, dict[str, object]]:
-    """Exit code and last event of an edge that cannot start."""
-    done = subprocess.run(
-        [sys.executable, "-m", "edge"],
-        env={**os.environ, **settings}, cwd=ROOT, capture_output=True, text=True, timeout=STOP_TIMEOUT_S, check=False,
-    )  # fmt: skip
-    return done.returncode, json.loads(done.stdout.splitlines()[-1])
+from tests.edge.conftest import ROOT, STOP_TIMEOUT_S, run_edge, start_edge
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
@@ -69,6 +58,8 @@ def test_program_loads_nothing_of_ours_but_itself_and_only_its_two_packages() ->
         ("STAGELY_EDGE_RATE_LIMIT", "-1"),
         ("STAGELY_EDGE_ACCESS_LOG", "yes"),
         ("STAGELY_EDGE_DRAIN_S", "soon"),
+        ("STAGELY_EDGE_WORKERS", "0"),
+        ("STAGELY_EDGE_WORKERS", "many"),
     ],
 )
 def test_bad_value_is_named_with_its_variable(name: str, value: str) -> None:
