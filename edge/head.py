@@ -12,60 +12,36 @@ import re
 from typing import NamedTuple
 
 from edge.memo import Memo
+from edge.plain import (
+    FIELDS_MAX,
+    HOST,
+    IS_COMPILED,
+    REQUEST_NAMES,
+    RESPONSE_NAMES,
+    TOKEN,
+    initials,
+    request_block,
+    response_head,
+)  # fmt: skip
 
 HEAD_MAX = 32768  # Security notes E9; browsers stay below 16 KiB even with many cookies.
 LINE_MAX = 8192  # RFC 9112 section 3 asks for at least 8000.
-FIELDS_MAX = 100
 CHUNKED = -1
 
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 # Possessive repeats (`++`, `*+`): a field that fails must not be tried again in smaller bites.
-_FIELDS = re.compile(rb"\n(?:" + _TOKEN + rb"++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+")
+_FIELDS = re.compile(rb"\n(?:" + TOKEN + rb"++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+")
 _REQUEST_LINE = re.compile(rb"([A-Z][A-Z\-]{0,31}) ([\x21\x22\x24-\x7e]++) HTTP/1\.([01])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*+))?")
 _ABSOLUTE = re.compile(rb"http://([^/?]+)(/.*|\?.*)?", re.IGNORECASE)
 _LENGTH = re.compile(rb"[0-9]{1,18}")
-_HOST = re.compile(rb"(?:[a-z0-9_](?:[a-z0-9_.\-]{0,251}[a-z0-9_])?|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?")
-
-# `[-_]`: an application behind CGI rules reads both as one name.
-_REQUEST_NAMES = (
-    rb"host|connection|content[-_]length|transfer[-_]encoding|upgrade|expect|te|trailer|keep[-_]alive|proxy[^:]*"
-    rb"|forwarded|x[-_]forwarded[^:]*|x[-_]real[-_]ip|x[-_]stagely[^:]*|http2[-_]settings"
-)
-_RESPONSE_NAMES = (
-    rb"connection|content-length|transfer-encoding|upgrade|te|trailer|keep-alive|proxy[^:]*|alt-svc|clear-site-data"
-    rb"|x-robots-tag|x-stagely[^:]*|set-cookie"
-)
 
 
 def _special(names: bytes) -> re.Pattern[bytes]:
     """Finds every line of these names. The look-ahead passes most others by at one glance."""
-    return re.compile(rb"(?i)\n(?=[%b])(%b):([^\r]*)\r" % (_initials(names), names))
+    return re.compile(rb"(?i)\n(?=[%b])(%b):([^\r]*)\r" % (initials(names), names))
 
 
-def _initials(names: bytes) -> bytes:
-    return bytes(sorted({name[0] for name in names.split(b"|")}))
-
-
-def _usual(names: bytes) -> bytes:
-    """Lines of any name but these, all that stand together."""
-    initials = _initials(names) + _initials(names).upper()
-    line = rb"(?:(?![%b])|(?!(?i:%b):))%b++:[\t\x20-\x7e\x80-\xff]*+\r\n" % (initials, names, _TOKEN)
-    return rb"((?:%b)*+)" % line
-
-
-_REQUEST_SPECIAL, _RESPONSE_SPECIAL = _special(_REQUEST_NAMES), _special(_RESPONSE_NAMES)
-_KEPT_ALIVE = rb"(?i:connection:[\t ]*+keep-alive)[\t ]*+\r\n"
-# What nearly all heads are, at one pass. They mean the same to the general way, which every other head takes.
-_PLAIN_REQUEST = re.compile(
-    rb"\n%b(?i:host):[\t ]*+([A-Za-z0-9_.:\-]++)[\t ]*+\r\n%b(?:%b%b)?+"
-    % (_usual(_REQUEST_NAMES), _usual(_REQUEST_NAMES), _KEPT_ALIVE, _usual(_REQUEST_NAMES))
-)
-_PLAIN_RESPONSE = re.compile(
-    rb"HTTP/1\.1 ([2-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*+))?+\r\n"
-    rb"%b(?i:content-length):[\t ]*+([0-9]{1,18})[\t ]*+\r\n%b(?:%b(?:(?i:keep-alive):[\t\x20-\x7e]*+\r\n)?+%b)?+"
-    % (_usual(_RESPONSE_NAMES), _usual(_RESPONSE_NAMES), _KEPT_ALIVE, _usual(_RESPONSE_NAMES))
-)
+_REQUEST_SPECIAL, _RESPONSE_SPECIAL = _special(REQUEST_NAMES), _special(RESPONSE_NAMES)
 _COOKIE_DOMAIN = re.compile(rb";[ \t]*domain[ \t]*(?:=[^;\r]*)?(?=[;\r])", re.IGNORECASE)
 _REFUSED = {b"content_length", b"transfer_encoding", b"content-length", b"transfer-encoding", b"host"}
 _NOT_OFFERED = (b"CONNECT", b"TRACE")
@@ -143,7 +119,7 @@ def read_request(head: bytes) -> Request:
     line = _REQUEST_LINE.fullmatch(head, 0, line_end)
     if line is None or line_end > LINE_MAX:
         raise _refused_line(head[:line_end])
-    fields, host, special = _request_blocks[head[line_end + 1 :]]
+    fields, host, special = _request_block(head[line_end + 1 :])
     method, target, minor = line.groups()
     if target[0] != 0x2F:
         target = _origin_form(target, host)
@@ -157,30 +133,28 @@ def read_request(head: bytes) -> Request:
 
 def _read_request_block(block: bytes) -> tuple[bytes, bytes, dict[bytes, bytes] | None]:
     """The fields to forward, the host, and the special fields, None when they ask for nothing. Raises HeadRefused."""
-    plain = _PLAIN_REQUEST.fullmatch(block)
+    plain = request_block(block)
     if plain is not None:
-        before, host, between, behind = plain.groups(b"")
-        fields, host, special = before + between + behind, host.lower(), None
-    elif _FIELDS.fullmatch(block) is None:
+        return *plain, None
+    if _FIELDS.fullmatch(block) is None:
         raise HeadRefused(400, "a header field is malformed")
-    else:
-        fields, found = _take_out(block, _REQUEST_SPECIAL)
-        host = found.pop(b"host", b"")
-        special = found if found and found != _KEEP_ALIVE else None
     if block.count(b"\n") > FIELDS_MAX + 1:
         raise HeadRefused(431, f"more than {FIELDS_MAX} header fields")
-    if _HOST.fullmatch(host) is None or b".." in host:
+    fields, special = _take_out(block, _REQUEST_SPECIAL)
+    host = special.pop(b"host", b"")
+    if HOST.fullmatch(host) is None or b".." in host:
         raise HeadRefused(400, "the Host field is missing or malformed")
-    return fields, host, special
+    return fields, host, special if special and special != _KEEP_ALIVE else None
 
 
-_request_blocks = Memo(_read_request_block)
+# To remember a block costs as much as to read it anew where that is compiled.
+_request_block = _read_request_block if IS_COMPILED else Memo(_read_request_block).__getitem__
 
 
 def _refused_line(line: bytes) -> HeadRefused:
     if len(line) > LINE_MAX:
         return HeadRefused(414, f"the request line is longer than {LINE_MAX} bytes")
-    if re.fullmatch(_TOKEN + rb"+ [\x21-\x7e]+ HTTP/[0-9]\.[0-9]", line) and not re.search(rb"HTTP/1\.[01]\Z", line):
+    if re.fullmatch(TOKEN + rb"+ [\x21-\x7e]+ HTTP/[0-9]\.[0-9]", line) and not re.search(rb"HTTP/1\.[01]\Z", line):
         return HeadRefused(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
     return HeadRefused(400, "the request line is malformed")
 
@@ -261,11 +235,11 @@ def _without_nominated(fields: bytes, nominated: frozenset[bytes]) -> bytes:
 
 def read_response(head: bytes) -> Response:
     """The response of a head that ends with the CRLF of its last line. Raises BadResponse."""
-    plain = _PLAIN_RESPONSE.fullmatch(head)
+    plain = response_head(head)
     if plain is None:
         return _read_any_response(head)
-    status, reason, before, length, between, behind = plain.groups(b"")
-    return tuple.__new__(Response, (int(status), reason, 1, before + between + behind, int(length), False, False))
+    status, reason, fields, length = plain
+    return tuple.__new__(Response, (status, reason, 1, fields, length, False, False))
 
 
 def _read_any_response(head: bytes) -> Response:

@@ -20,6 +20,7 @@ from bench.edge.configs import Files, Ports
 from bench.edge.peers import Command, PeerMissing
 from bench.gateway import machine
 from bench.lifecycle.link import tail
+from edge.plain import IS_COMPILED
 from edge.routes import Route, RouteStatus, encode, key_of
 from tests.services import child, free_port, valkey_server
 
@@ -76,6 +77,7 @@ def stage(folder: Path, *, quick: bool) -> Iterator[tuple[Stage, Target]]:
         files = write_certificate(folder)
         made = Stage(folder, cores, Ports(upstream, 0, upstream, echo, redis), files, quick)
         _announce(made.ports)
+        say(f"the edge reads heads {'compiled' if IS_COMPILED else 'by expression: see python -m edge.compile'}")
         yield made, Target(peers.DIRECT, origin.pid, upstream, 0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from edge import plain
 from edge.head import BadResponse, HeadRefused, Request, Response, read_request, read_response
 
 COUNT = 20_000
@@ -70,3 +71,24 @@ def test_some_of_the_mutated_heads_are_accepted_and_some_refused() -> None:
 
     assert 500 < sum(isinstance(found, Request) for found in requests) < 1500
     assert 500 < sum(found is not None for found in responses) < 1900
+
+
+def test_compiled_reader_means_what_the_expressions_mean() -> None:
+    blocks = [head.partition(b"\r")[2] for head in (mutated(REQUEST, seed) for seed in range(COUNT))]
+    heads = [mutated(RESPONSE, seed) for seed in range(COUNT)]
+    pairs = [(plain.request_block(block), plain.request_block_by_expression(block)) for block in blocks]
+    answers = [(plain.response_head(head), plain.response_head_by_expression(head)) for head in heads]
+
+    assert [pair for pair in pairs if None not in pair and pair[0] != pair[1]] == []
+    assert [pair for pair in answers if None not in pair and pair[0] != pair[1]] == []
+    assert sum(None not in pair for pair in pairs) > COUNT // 10
+    assert sum(None not in pair for pair in answers) > COUNT // 10
+
+
+def test_every_cut_of_a_head_is_read_without_reading_beyond_it() -> None:
+    block = REQUEST.partition(b"\r")[2]
+    cuts = [plain.request_block(block[:size]) for size in range(len(block) + 1)]
+    answers = [plain.response_head(RESPONSE[:size]) for size in range(len(RESPONSE) + 1)]
+
+    assert sum(cut is not None for cut in cuts) == 8  # After each whole line from the host on.
+    assert sum(answer is not None for answer in answers) == 6  # From the length on.
