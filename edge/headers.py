@@ -38,7 +38,7 @@ def request_bytes(request: Request, of_route: bytes, of_client: bytes) -> bytes:
         request.minor,
         host,
         request.fields,
-        _request_framing(request),
+        b"" if request.length == 0 and request.method == b"GET" else _request_framing(request),
         b"Connection: Upgrade\r\nUpgrade: websocket\r\n" if request.websocket else b"",
         of_route,
         of_client,

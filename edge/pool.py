@@ -45,8 +45,8 @@ class Pool:
         return None
 
     def put(self, upstream: Upstream) -> None:
-        """Keep a connection whose last exchange is complete on both sides; or close it."""
-        if self.is_closed or len(self._idle) >= self._limits.pool_idle_max or upstream.is_closing():
+        """Keep a connection whose last exchange is complete on both sides; or close it. `take` sees if it lives."""
+        if self.is_closed or len(self._idle) >= self._limits.pool_idle_max:
             upstream.close()
             return
         upstream.idle_since = self._clock()
