@@ -20,6 +20,7 @@ from bench.measures import Measure
 ONE, TWO = "stagely-1", "stagely-2"
 _PERIOD_US = 10_000  # Short, so that a process is never stopped long.
 _SHARE = 4
+_WEIGHT = 100  # Of what others on this machine have: the quota alone is to hold it back.
 _V1, _V2 = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")
 
 
@@ -79,9 +80,11 @@ def _quarter(pid: int, name: str) -> Iterator[None]:
         raise NoQuota(f"{parent} cannot be written ({error.strerror}): run as root") from None
     try:
         if is_v1:
+            (group / "cpu.shares").write_text(str(_WEIGHT * 1024))
             (group / "cpu.cfs_period_us").write_text(str(_PERIOD_US))
             (group / "cpu.cfs_quota_us").write_text(str(_PERIOD_US // _SHARE))
         else:
+            (group / "cpu.weight").write_text(str(_WEIGHT * 100))
             (group / "cpu.max").write_text(f"{_PERIOD_US // _SHARE} {_PERIOD_US}")
         (group / "cgroup.procs").write_text(str(pid))
         yield
