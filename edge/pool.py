@@ -39,7 +39,7 @@ class Pool:
         oldest = now - self._limits.pool_idle_s
         while idle:
             upstream = idle.pop()
-            if upstream.idle_since > oldest and not upstream.is_closing():
+            if upstream.idle_since > oldest and not upstream.is_closing() and not upstream.has_unread():
                 return upstream
             upstream.close()
         return None

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import enum
 import hashlib
+import select
 from typing import TYPE_CHECKING, cast
 
 from edge.chunks import LAST_CHUNK, BadChunk, ChunkReader, as_chunk
@@ -43,7 +44,7 @@ class Upstream(asyncio.Protocol):
     """Carries one exchange at a time."""
 
     __slots__ = (
-        "_buffer", "_chunks", "_client", "_interim", "_is_held", "_left", "_request", "_reusable", "_state",
+        "_buffer", "_chunks", "_client", "_interim", "_is_held", "_left", "_poll", "_request", "_reusable", "_state",
         "_transport", "_wraps", "idle_since", "is_reused", "pool", "write_blocked",
     )  # fmt: skip
     _transport: asyncio.Transport
@@ -60,6 +61,7 @@ class Upstream(asyncio.Protocol):
         self._reusable = False
         self._interim = 0
         self._is_held = False  # Nothing is read from it for now.
+        self._poll = select.poll()
         self.idle_since = 0.0
         self.is_reused = False
         self.write_blocked = False
@@ -86,6 +88,13 @@ class Upstream(asyncio.Protocol):
 
     def is_closing(self) -> bool:
         return self._state is _CLOSED or self._transport.is_closing()
+
+    def has_unread(self) -> bool:
+        """Whether bytes lie in the socket that the event loop has not delivered yet, or its end.
+
+        To be asked before another request is sent: what lies there was not meant as its answer.
+        """
+        return bool(self._poll.poll(0))
 
     def close(self) -> None:
         self._state = _CLOSED
@@ -114,6 +123,7 @@ class Upstream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # The event loop calls this with the transport of a stream socket; the base class only knows BaseTransport.
         self._transport = cast(asyncio.Transport, transport)
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def pause_writing(self) -> None:
         self.write_blocked = True
