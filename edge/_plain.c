@@ -1,4 +1,4 @@
-/* Plain heads, read at one pass: what _PLAIN_REQUEST and _PLAIN_RESPONSE of edge/head.py say, and nothing more.
+/* Plain heads, read at one pass: what the two expressions of edge/plain.py say, and nothing more.
 
    Optional. Every function gives None for a head it does not like; the general way then decides, so this code can never
    accept what that refuses without the differential tests seeing it. It reads only inside the bytes it is given, and
@@ -8,8 +8,8 @@
 #include <Python.h>
 #include <string.h>
 
-enum { TOKEN = 1, VALUE = 2, HOST = 4, DIGIT = 8 };
-enum { LINES_MAX = 100, HOST_MAX = 253, LENGTH_DIGITS_MAX = 18 };
+enum { TOKEN = 1, VALUE = 2, HOST = 4, DIGIT = 8, MARK = 16 };
+enum { LINES_MAX = 100, HOST_MAX = 253, PORT_MAX = 65535, LENGTH_DIGITS_MAX = 18 };
 
 static unsigned char kind[256];
 
@@ -51,33 +51,37 @@ static unsigned char lower(unsigned char c)
     return c >= 'A' && c <= 'Z' ? c + 32 : c;
 }
 
-/* Whether the text begins with that word, in any case, `_` read as `-`. */
-static int begins(const unsigned char *text, Py_ssize_t size, const char *word)
+/* Whether the text is that word, in any case. */
+static int is(const unsigned char *text, Py_ssize_t size, const char *word)
+{
+    if (size != (Py_ssize_t)strlen(word))
+        return 0;
+    for (Py_ssize_t i = 0; i < size; i++)
+        if (lower(text[i]) != (unsigned char)word[i])
+            return 0;
+    return 1;
+}
+
+/* Whether the name begins with that word, in any case and with any marks in place of its hyphens. */
+static int resembles(const unsigned char *name, Py_ssize_t size, const char *word)
 {
     Py_ssize_t length = (Py_ssize_t)strlen(word);
     if (size < length)
         return 0;
-    for (Py_ssize_t i = 0; i < length; i++) {
-        unsigned char c = text[i] == '_' ? '-' : lower(text[i]);
-        if (c != (unsigned char)word[i])
+    for (Py_ssize_t i = 0; i < length; i++)
+        if (word[i] == '-' ? !(kind[name[i]] & MARK) : lower(name[i]) != (unsigned char)word[i])
             return 0;
-    }
     return 1;
 }
 
-static int is(const unsigned char *text, Py_ssize_t size, const char *word)
-{
-    return size == (Py_ssize_t)strlen(word) && begins(text, size, word);
-}
-
-/* Whether the name is one of these words, or begins with one of the prefixes; each list ends with NULL. */
+/* Whether the name may be read as one of these words, or begins like one of the prefixes; each list ends with NULL. */
 static int is_special(const unsigned char *name, Py_ssize_t size, const char *const *words, const char *const *prefixes)
 {
     for (; *words; words++)
-        if (is(name, size, *words))
+        if (size == (Py_ssize_t)strlen(*words) && resembles(name, size, *words))
             return 1;
     for (; *prefixes; prefixes++)
-        if (begins(name, size, *prefixes))
+        if (resembles(name, size, *prefixes))
             return 1;
     return 0;
 }
@@ -101,6 +105,20 @@ static int may_be_special(unsigned char first)
     return 0;
 }
 
+/* Whether the text is a colon and a port. */
+static int is_port(const unsigned char *text, Py_ssize_t size)
+{
+    int port = 0;
+    if (text[0] != ':' || size < 2 || size > 6 || (size == 6 && text[1] == '0'))
+        return 0;
+    for (Py_ssize_t i = 1; i < size; i++) {
+        if (!(kind[text[i]] & DIGIT))
+            return 0;
+        port = port * 10 + (text[i] - '0');
+    }
+    return port <= PORT_MAX;
+}
+
 /* The host in lower case, None when it is not surely one. */
 static PyObject *host_of(const unsigned char *value, Py_ssize_t size)
 {
@@ -118,14 +136,8 @@ static PyObject *host_of(const unsigned char *value, Py_ssize_t size)
     if (name_size == 0 || name_size > HOST_MAX || text[0] == '.' || text[0] == '-' || text[name_size - 1] == '.' ||
         text[name_size - 1] == '-')
         Py_RETURN_NONE;
-    if (name_size < size) {
-        Py_ssize_t digits = size - name_size - 1;
-        if (text[name_size] != ':' || digits < 1 || digits > 5)
-            Py_RETURN_NONE;
-        for (Py_ssize_t i = name_size + 1; i < size; i++)
-            if (!(kind[text[i]] & DIGIT))
-                Py_RETURN_NONE;
-    }
+    if (name_size < size && !is_port(text + name_size, size - name_size))
+        Py_RETURN_NONE;
     return PyBytes_FromStringAndSize((char *)text, size);
 }
 
@@ -151,7 +163,7 @@ static PyObject *request_block(PyObject *self, PyObject *block)
                 continue;
             }
             if (is(lines.name, lines.name_size, "connection")) {
-                if (connections++ || !is(lines.value, lines.value_size, "keep-alive") || memchr(lines.value, '_', 10))
+                if (connections++ || !is(lines.value, lines.value_size, "keep-alive"))
                     break;
                 continue;
             }
@@ -208,8 +220,7 @@ static PyObject *response_head(PyObject *self, PyObject *head)
     while ((found = next_line(&lines)) > 0) {
         if (may_be_special(*lines.name)) {
             if (is(lines.name, lines.name_size, "content-length")) {
-                if (length >= 0 || lines.value_size < 1 || lines.value_size > LENGTH_DIGITS_MAX ||
-                    memchr(lines.name, '_', lines.name_size))
+                if (length >= 0 || lines.value_size < 1 || lines.value_size > LENGTH_DIGITS_MAX)
                     break;
                 length = 0;
                 Py_ssize_t i = 0;
@@ -220,11 +231,11 @@ static PyObject *response_head(PyObject *self, PyObject *head)
                 continue;
             }
             if (is(lines.name, lines.name_size, "connection")) {
-                if (connections++ || !is(lines.value, lines.value_size, "keep-alive") || memchr(lines.value, '_', 10))
+                if (connections++ || !is(lines.value, lines.value_size, "keep-alive"))
                     break;
                 continue;
             }
-            if (is(lines.name, lines.name_size, "keep-alive") && !memchr(lines.name, '_', lines.name_size))
+            if (is(lines.name, lines.name_size, "keep-alive"))
                 continue;
             if (is_special(lines.name, lines.name_size, response_words, response_prefixes))
                 break;
@@ -254,8 +265,9 @@ PyMODINIT_FUNC PyInit__plain(void)
     for (int c = 0; c < 256; c++) {
         if (c == '\t' || (c >= 0x20 && c <= 0x7e) || c >= 0x80)
             kind[c] |= VALUE;
-        if ((c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-            (c && strchr("!#$%&'*+-.^_`|~", c)))
+        if (c && strchr("!#$%&'*+-.^_`|~", c))
+            kind[c] |= TOKEN | MARK;
+        if ((c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'))
             kind[c] |= TOKEN;
         if ((c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c && strchr("_.-", c)))
             kind[c] |= HOST;

@@ -10,11 +10,15 @@ import re
 
 FIELDS_MAX = 100
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
-HOST = re.compile(rb"(?:[a-z0-9_](?:[a-z0-9_.\-]{0,251}[a-z0-9_])?|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?")
-# `[-_]`: an application behind CGI rules reads both as one name.
+HOST = re.compile(
+    rb"(?:[a-z0-9_](?:[a-z0-9_.\-]{0,251}[a-z0-9_])?|\[[0-9a-f:.]{2,45}\])"
+    rb"(?::(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
+)
+# `[-_]`: an application behind CGI rules reads both as one name, and older servers read any other mark so too, which
+# matters for the names that say who the visitor is.
 REQUEST_NAMES = (
     rb"host|connection|content[-_]length|transfer[-_]encoding|upgrade|expect|te|trailer|keep[-_]alive|proxy[^:]*"
-    rb"|forwarded|x[-_]forwarded[^:]*|x[-_]real[-_]ip|x[-_]stagely[^:]*|http2[-_]settings"
+    rb"|forwarded|x[^0-9a-z:]forwarded[^:]*|x[^0-9a-z:]real[^0-9a-z:]ip|x[^0-9a-z:]stagely[^:]*|http2[-_]settings"
 )
 RESPONSE_NAMES = (
     rb"connection|content-length|transfer-encoding|upgrade|te|trailer|keep-alive|proxy[^:]*|alt-svc|clear-site-data"

@@ -22,6 +22,8 @@ PIECES = (
     *(b"Connection: x-requested-with\r\n", b"Keep-Alive: 5\r\n", b"Upgrade: websocket\r\n", b"Proxy-Foo: 1\r\n"),
     *(b"Content-Length: 3\r\n", b"Content_Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"X_Stagely-PR: 9\r\n"),
     *(b"X-Forwarded-For: 1\r\n", b"Forwarded: 1\r\n", b"Set-Cookie: a=b; Domain=x\r\n", b"X-Robots-Tag: all\r\n"),
+    *(b"Host: y:65535\r\n", b"Host: y:65536\r\n", b"Host: y:00080\r\n", b"X.Stagely~PR: 9\r\n", b"x|REAL!Ip: 1\r\n"),
+    *(b"Connection: keep_alive\r\n", b"Connection: keep.alive\r\n", b"Content.Length: 3\r\n", b"Keep_Alive: 5\r\n"),
     *(b"Expect: 100-continue\r\n", b"Trailer: x\r\n", b"HTTP/1.0", b"HTTP/1.1", b"204", b"no reason", b"TE: x\r\n"),
 )  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.edge.conftest import Announce, ready_route
-from tests.edge.wire import origin, visitor
+from tests.edge.wire import Reader, Writer, origin, read_message, visitor
 
 BIG = "a" * 33000
 MANY = "".join(f"X-{n}: 1\r\n" for n in range(101))
@@ -199,17 +199,59 @@ async def test_unusual_but_clear_request_is_forwarded(
     assert vm.requests[0]["upgrade"] is None
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("X-Stagely-PR", "x-stagely-pr", "X_STAGELY_PR", "X-Stagely_Team", "X_Stagely-Project", "X-Stagely-Anything"),
-        *("X-Forwarded-For", "x_forwarded_for", "X-Forwarded-Host", "X-Forwarded_Proto", "X-Forwarded-Anything"),
-        *("Forwarded", "FORWARDED", "X-Real-IP", "x_real_ip", "Proxy", "Proxy-Authorization", "proxy_connection"),
-    ],
+OURS = (
+    *("X-Stagely-PR", "X-Stagely-Project", "X-Stagely-Team", "X-Stagely-Anything", "X-Forwarded-For", "X-Real-IP"),
+    *("X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Forwarded", "Forwarded"),
 )
-async def test_look_alike_never_reaches_the_origin(port: int, announce: Announce, name: str) -> None:
+SPELLINGS = [
+    spelled
+    for name in OURS
+    for mark in "-_.~!|"
+    for spelled in (name.replace("-", mark), name.replace("-", mark).upper(), name.lower().replace("-", mark, 1))
+] + ["Proxy", "Proxy-Authorization", "proxy_connection", "x-StAgElY-pR", "X_Stagely-Team", "X-Stagely_Team"]
+
+
+def test_there_are_enough_spellings() -> None:
+    assert len(set(SPELLINGS)) >= 150
+
+
+@pytest.mark.parametrize("nominated", [False, True], ids=["plain", "nominated"])
+async def test_no_look_alike_reaches_the_origin(port: int, announce: Announce, nominated: bool) -> None:
     async with origin() as vm, visitor(port) as attacker:
         host = f"{await announce(ready_route(vm.port))}.localhost"
-        await attacker.ask(f"GET / HTTP/1.1\r\n{name}: evil\r\nHost: {host}\r\n{name}: evil\r\n\r\n".encode())
+        for name in SPELLINGS:
+            connection = f"Connection: {name}\r\n" if nominated else ""
+            await attacker.ask(
+                f"GET / HTTP/1.1\r\n{name}: evil\r\nHost: {host}\r\n{connection}{name}: evil\r\n\r\n".encode()
+            )
 
-    assert b"evil" not in vm.requests[0].raw
+    assert len(vm.requests) == len(SPELLINGS)
+    assert [message.raw for message in vm.requests if b"evil" in message.raw] == []
+    assert {message["x-stagely-pr"] for message in vm.requests} == {"7"}
+    assert {message["x-forwarded-for"] for message in vm.requests} == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize(
+    "domain",
+    [
+        "Domain=localhost",
+        "domain=.localhost",
+        "DOMAIN = LOCALHOST",
+        "Domain=a.localhost",
+        "Domain",
+        "Domain=",
+        "\tDomain=x",
+    ],
+)
+async def test_cookie_of_a_preview_stays_on_its_host(port: int, announce: Announce, domain: str) -> None:
+    async def script(reader: Reader, writer: Writer) -> None:
+        await read_message(reader)
+        writer.write(f"HTTP/1.1 200 OK\r\nSet-Cookie: a=b; {domain}; Path=/\r\nContent-Length: 0\r\n\r\n".encode())
+        await reader.read()
+
+    async with origin(script) as vm, visitor(port) as browser:
+        host = f"{await announce(ready_route(vm.port))}.localhost"
+        answer = await browser.ask(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+
+    assert answer.all("set-cookie") == ["a=b; Path=/"]
+    assert answer["x-robots-tag"] == "noindex, nofollow"
