@@ -7,23 +7,30 @@ import gc
 import os
 import resource
 import signal
+import ssl
 import sys
 
 import uvloop
 
-from edge.config import BadSetting, Settings, read_settings
+from edge.config import BadSetting, Settings, help_text, read_settings
 from edge.log import Log
 from edge.proxy import Edge
+from edge.tls import Certificate
 from edge.workers import EXIT_CANNOT_SERVE, supervise
 
 
 def main() -> int:
     """Exit code 0 after a drain, 2 when a setting or an address cannot be used."""
+    if set(sys.argv[1:]) & {"-h", "--help"}:
+        print(help_text())
+        return 0
     log = Log()
     try:
         settings = read_settings(os.environ)
     except BadSetting as bad:
         log.error("setting refused", error=str(bad), error_code="bad_setting")
+        return 2
+    if settings.tls_listen and not _has_certificate(settings, log):
         return 2
     _allow_connections()
     if settings.workers == 1:
@@ -34,11 +41,22 @@ def main() -> int:
         return _cannot_listen(log, error)
 
 
+def _has_certificate(settings: Settings, log: Log) -> bool:
+    """Asked before anything starts: the worker that replaces another may find the files being renewed, and waits."""
+    try:
+        Certificate(settings.certificate, settings.key, log)
+    except (OSError, ssl.SSLError) as problem:
+        log.error("certificate refused", error=f"{type(problem).__name__}: {problem}", error_code="bad_certificate")
+        return False
+    return True
+
+
 def _serve(settings: Settings, log: Log) -> int:
     """One process, until it is told to stop."""
+    edge = Edge(settings, log)  # Outside: a certificate that cannot be read for now is no reason to end all workers.
     exit_code = 0
     try:
-        uvloop.run(_run(settings, log))
+        uvloop.run(_run(edge, log))
     except* OSError as problem:
         exit_code = _cannot_listen(log, problem.exceptions[0])
     return exit_code
@@ -49,13 +67,12 @@ def _cannot_listen(log: Log, error: BaseException) -> int:
         "edge cannot listen",
         error=str(error),
         error_code="listen_failed",
-        remedy="free the address or set STAGELY_EDGE_LISTEN",
+        remedy="free the address or set another in STAGELY_EDGE_LISTEN, _TLS_LISTEN or _METRICS_LISTEN",
     )
     return EXIT_CANNOT_SERVE
 
 
-async def _run(settings: Settings, log: Log) -> None:
-    edge = Edge(settings, log)
+async def _run(edge: Edge, log: Log) -> None:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: _report(log, context))
     for sign in (signal.SIGTERM, signal.SIGINT):

@@ -7,13 +7,17 @@ from edge.head import CHUNKED
 
 
 class RequestBody:
-    """After each `carry`: `done` says whether the body ended, and `rest` holds what came behind its end."""
+    """After each `carry`: `done` says whether the body ended, and `rest` holds what came behind its end.
 
-    __slots__ = ("_chunks", "_left", "done", "rest")
+    carried: bytes of the body so far, framing not counted.
+    """
+
+    __slots__ = ("_chunks", "_left", "carried", "done", "rest")
 
     def __init__(self, length: int) -> None:
         self._chunks = ChunkReader(trailers_allowed=False) if length == CHUNKED else None
         self._left = length
+        self.carried = 0
         self.done = length == 0
         self.rest = b""
 
@@ -22,11 +26,13 @@ class RequestBody:
         if self._chunks is None:
             piece, self.rest = data[: self._left], data[self._left :]
             self._left -= len(piece)
+            self.carried += len(piece)
             self.done = self._left == 0
             return piece
-        payload = as_chunk(self._chunks.feed(data))
+        payload = self._chunks.feed(data)
+        self.carried += len(payload)
         self.done, self.rest = self._chunks.done, self._chunks.rest
-        return payload + LAST_CHUNK if self.done else payload
+        return as_chunk(payload) + LAST_CHUNK if self.done else as_chunk(payload)
 
 
 NO_BODY = RequestBody(0)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from edge.proxy import Edge
     from edge.upstream import Upstream
 
+_TLS_HELD_MAX = 16384  # As without TLS; the event loop's own bound is eight times that.
+_LEFT = 499  # What nginx logs for a visitor who left before the answer.
 _IDEMPOTENT = (b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE")  # RFC 9110 section 9.2.2, without TRACE.
 
 
@@ -25,8 +27,8 @@ class Client(asyncio.Protocol):
 
     __slots__ = (
         "_address", "_begun_at", "_body", "_buffer", "_edge", "_entry", "_fields", "_half_closed", "_is_held",
-        "_keep_alive", "_outgoing", "_parsing", "_phase", "_request", "_retried", "_status", "_transport", "_upstream",
-        "_vm_ended", "deadline", "write_blocked",
+        "_keep_alive", "_outgoing", "_parsing", "_phase", "_request", "_retried", "_sni", "_status", "_transport",
+        "_upstream", "_vm_ended", "deadline", "takes_small_pieces", "write_blocked",
     )  # fmt: skip
     _transport: asyncio.Transport
 
@@ -57,12 +59,28 @@ class Client(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self._address = str(peer[0]).partition("%")[0] if peer else "127.0.0.1"
-        self._fields = client_fields(self._address)
-        self._edge.clients.add(self)
+        tls = transport.get_extra_info("ssl_object")
+        self._sni = None
+        self.takes_small_pieces = tls is not None
+        if tls is not None:
+            self._sni = (tls.sni or "").lower().encode()
+            self._transport.set_write_buffer_limits(_TLS_HELD_MAX)
+            # Both event loops' TLS transports have it; the common base class does not.
+            self._transport.set_read_buffer_limits(_TLS_HELD_MAX)  # type: ignore[attr-defined]
+        self._fields = client_fields(self._address, "http" if tls is None else "https")
+        if not self._edge.admit(self, self._address):
+            self._phase = CLOSED
+            self._edge.metrics.pages["too_many_connections"] += 1
+            page = pages.too_many_connections()
+            self._transport.write(pages.answer_bytes(page, as_json=False, without_body=False, closes=True))
+            self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._phase in (ROUTE, DIAL, EXCHANGE, TUNNEL):
+            self._status = self._status or _LEFT
+            self._record(self._edge.clock())
         self._phase = CLOSED
-        self._edge.forget(self)
+        self._edge.forget(self, self._address)
         if self._upstream is not None:
             self._upstream.abandon()
             self._upstream = None
@@ -86,6 +104,8 @@ class Client(asyncio.Protocol):
     def eof_received(self) -> bool:
         """A client may end its side and still wait for the answer (`nc`, HTTP/1.0 scripts)."""
         self._half_closed = True
+        if not self._transport.can_write_eof():
+            return False  # TLS: both sides end together.
         if self._phase is TUNNEL and self._upstream is not None:
             self._upstream.end_writing()
             return not self._vm_ended
@@ -104,6 +124,9 @@ class Client(asyncio.Protocol):
         self.deadline = self._edge.clock() + (limit_s if self._upstream is not None else limits.idle_s)
         if self._upstream is not None:
             self._upstream.go_on()
+        elif self._phase is HEAD and self._buffer:
+            self._read_heads()
+            self.go_on()
 
     # What the edge says.
 
@@ -175,7 +198,7 @@ class Client(asyncio.Protocol):
     def tunnel_closed(self) -> None:
         """The VM closed the tunnel."""
         self._upstream = None
-        self._log_access()
+        self._record(self._edge.clock())
         self._close()
 
     def open_tunnel(self, data: bytes) -> None:
@@ -191,8 +214,12 @@ class Client(asyncio.Protocol):
     def end_writing(self) -> bool:
         """The VM's side of a tunnel ended. Whether the other direction may still pass bytes."""
         self._vm_ended = True
-        if not self._transport.is_closing():
-            self._transport.write_eof()
+        if self._transport.is_closing():
+            return False
+        if not self._transport.can_write_eof():
+            self._transport.close()  # TLS has no half-closed connection here: what was relayed is still sent.
+            return False
+        self._transport.write_eof()
         return not self._half_closed
 
     def hold(self) -> None:
@@ -221,7 +248,8 @@ class Client(asyncio.Protocol):
         """The answer has been written completely."""
         self._upstream = None
         edge = self._edge
-        self._log_access()
+        now = edge.clock()
+        self._record(now)
         if not self.stays_open():
             self._close()
             return
@@ -229,7 +257,7 @@ class Client(asyncio.Protocol):
         self._request = self._entry = None
         self._outgoing = b""
         self._status = 0
-        self.deadline = edge.clock() + edge.limits.idle_s
+        self.deadline = now + edge.limits.idle_s
         if self._buffer:
             self._read_heads()
         if self._is_held:
@@ -256,6 +284,7 @@ class Client(asyncio.Protocol):
             return
         self._edge.failed(self._entry.route if self._entry else None, status, reason)
         if self._status or self._phase is TUNNEL:
+            self._record(self._edge.clock())
             self._phase = CLOSED
             self._transport.close()
         else:
@@ -269,10 +298,12 @@ class Client(asyncio.Protocol):
             return
         self._parsing = True
         try:
-            while self._phase is HEAD and self._buffer and self._read_head():
+            while self._phase is HEAD and self._buffer and not self.write_blocked and self._read_head():
                 pass
         finally:
             self._parsing = False
+        if self.write_blocked and len(self._buffer) > self._edge.limits.hold_bytes:
+            self.hold()  # Who takes no answers must not have more of them made.
 
     def _read_head(self) -> bool:
         """Take one request from the buffer. False when its head is not complete, or refused."""
@@ -300,6 +331,13 @@ class Client(asyncio.Protocol):
         label = edge.labels[request.host]
         if label is None:
             self._answer(pages.for_route(None))
+            return
+        if self._sni is None:
+            if edge.redirects:
+                self._answer(pages.at_https(edge.https_url(request.host, request.target)))
+                return
+        elif request.host.partition(b":")[0] != self._sni:
+            self._answer(pages.misdirected())
             return
         if (entry := edge.table.verified(label)) is not None:
             self._follow(entry, now)
@@ -373,6 +411,7 @@ class Client(asyncio.Protocol):
     def _answer(self, page: pages.Page) -> None:
         request = self._request
         self._status = page.status
+        self._edge.metrics.pages[page.code] += 1
         as_json = request is not None and wants_json(request.fields)
         headless = request is not None and request.method == b"HEAD"
         closes = request is None or not self.stays_open()
@@ -383,11 +422,13 @@ class Client(asyncio.Protocol):
     def _close(self) -> None:
         """Close after the last answer; first read on for a moment when the client is still sending."""
         if self._transport.is_closing():
+            self._phase = CLOSED
             return
         all_read = self._body.done and not self._buffer and self._request is not None
-        if self._half_closed or all_read or self._vm_ended:
+        if self._half_closed or all_read or self._vm_ended or not self._transport.can_write_eof():
             self._phase = CLOSED
-            self._transport.close()
+            self.deadline = self._edge.clock() + self._edge.limits.stall_s
+            self._transport.close()  # By TLS this reads on until the visitor closes too, for `linger_s` at most.
             return
         self._phase = LINGER
         self._buffer = b""
@@ -395,6 +436,12 @@ class Client(asyncio.Protocol):
         self._transport.write_eof()
         self._transport.resume_reading()
 
-    def _log_access(self) -> None:
-        if self._edge.access_log and self._request is not None:
-            self._edge.served(self._request, self._entry, self._status, self._begun_at)
+    def _record(self, now: float) -> None:
+        """Count and log the exchange that ends."""
+        request = self._request
+        if request is None:
+            return
+        took_s = now - self._begun_at
+        self._edge.metrics.served(self._status, took_s)
+        if self._edge.access_log:
+            self._edge.served(request, self._entry, self._status, took_s, self._body.carried)

@@ -6,14 +6,50 @@ import re
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
-_DOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*\Z")
-
+PORT_MAX = 65535
 WORKERS_MAX = 256  # More than cores of any machine; each process takes 30 MB.
+Address = tuple[str, int]
+_DOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*\Z")
 
 
 class BadSetting(ValueError):
     """An environment variable that cannot be used; the message names it, its value and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One environment variable: what it is when it is not set, and what it means."""
+
+    default: str
+    meaning: str
+
+
+VARIABLES = {
+    "STAGELY_EDGE_LISTEN": Variable(
+        "127.0.0.1:8080", "host:port for plain HTTP, several divided by commas; may be empty"
+    ),
+    "STAGELY_EDGE_TLS_LISTEN": Variable("", "the same for HTTPS; needs certificate and key"),
+    "STAGELY_TLS_CERT": Variable("", "path of the wildcard certificate with its chain, PEM; watched, and reloaded"),
+    "STAGELY_TLS_KEY": Variable("", "path of its key, PEM, not encrypted; watched too"),
+    "STAGELY_EDGE_REDIRECT": Variable(
+        "1", "1: plain HTTP answers 308 to https when HTTPS is on. 0: it serves previews too"
+    ),
+    "STAGELY_EDGE_HTTPS_PORT": Variable("0", "port in those redirects; 0: that of the first HTTPS address"),
+    "STAGELY_DOMAIN": Variable("localhost", "previews are at <label>.<this domain>"),
+    "STAGELY_REDIS_URL": Variable("redis://127.0.0.1:6379", "where the routes are; redis://, rediss:// or unix://"),
+    "STAGELY_EDGE_RATE_LIMIT": Variable("1000", "requests per second and host, divided among workers; 0: no limit"),
+    "STAGELY_EDGE_MAX_CONNECTIONS_PER_CLIENT": Variable(
+        "0", "open connections from one address to one worker; 0: no limit, as behind a load balancer"
+    ),
+    "STAGELY_EDGE_WORKERS": Variable("1", "processes that share the addresses"),
+    "STAGELY_EDGE_METRICS_LISTEN": Variable(
+        "", "host:port where Prometheus reads counters, the next worker's at the next port; empty: nowhere"
+    ),
+    "STAGELY_EDGE_ACCESS_LOG": Variable("0", "1: one line per request"),
+    "STAGELY_EDGE_DRAIN_S": Variable("10", "seconds from SIGTERM until running exchanges are cut"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,43 +75,84 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """listen: (host, port) pairs. domain: what follows the label in a preview's host name.
+    """listen, tls_listen, metrics_listen: (host, port) pairs. domain: what follows the label in a preview's host name.
 
-    rate_limit: requests per second and host; 0 is none. workers: processes.
-    shares_address: other processes listen where this one does.
+    certificate, key: PEM files; needed where tls_listen is not empty. redirects: plain listeners send visitors to
+    https, at `https_port`. rate_limit: requests per second and host; 0 is none. connections_per_client: open at once
+    from one address; 0 is no limit. workers: processes. shares_address: other processes listen where this one does.
     """
 
-    listen: tuple[tuple[str, int], ...]
+    listen: tuple[Address, ...]
     redis_url: str
     domain: str
     rate_limit: float = 1000
-    access_log: bool = False
+    connections_per_client: int = 0
     workers: int = 1
+    tls_listen: tuple[Address, ...] = ()
+    certificate: Path = Path()
+    key: Path = Path()
+    redirects: bool = False
+    https_port: int = 443
+    metrics_listen: tuple[Address, ...] = ()
+    access_log: bool = False
     shares_address: bool = False
     limits: Limits = field(default_factory=Limits)
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
     """The settings of this environment. Raises BadSetting."""
+    text = {name: environ.get(name, variable.default) for name, variable in VARIABLES.items()}
+    listen, tls_listen = (_listen(name, text[name]) for name in ("STAGELY_EDGE_LISTEN", "STAGELY_EDGE_TLS_LISTEN"))
+    if not listen and not tls_listen:
+        raise BadSetting("STAGELY_EDGE_LISTEN and STAGELY_EDGE_TLS_LISTEN are both empty: name an address")
+    if tls_listen and not (text["STAGELY_TLS_CERT"] and text["STAGELY_TLS_KEY"]):
+        raise BadSetting(
+            "STAGELY_EDGE_TLS_LISTEN needs STAGELY_TLS_CERT and STAGELY_TLS_KEY, the paths of two PEM files"
+        )
+    workers = _workers(text["STAGELY_EDGE_WORKERS"])
+    https_port = _whole("STAGELY_EDGE_HTTPS_PORT", text, PORT_MAX) or (tls_listen[0][1] if tls_listen else 443)
     return Settings(
-        listen=_listen(environ.get("STAGELY_EDGE_LISTEN", "127.0.0.1:8080")),
-        redis_url=_redis_url(environ.get("STAGELY_REDIS_URL", "redis://127.0.0.1:6379")),
-        domain=_domain(environ.get("STAGELY_DOMAIN", "localhost")),
-        rate_limit=int(_number("STAGELY_EDGE_RATE_LIMIT", environ.get("STAGELY_EDGE_RATE_LIMIT", "1000"))),
-        access_log=_switch("STAGELY_EDGE_ACCESS_LOG", environ.get("STAGELY_EDGE_ACCESS_LOG", "0")),
-        workers=_workers(environ.get("STAGELY_EDGE_WORKERS", "1")),
-        limits=Limits(drain_s=_number("STAGELY_EDGE_DRAIN_S", environ.get("STAGELY_EDGE_DRAIN_S", "10"))),
+        listen=listen,
+        redis_url=_redis_url(text["STAGELY_REDIS_URL"]),
+        domain=_domain(text["STAGELY_DOMAIN"]),
+        rate_limit=_whole("STAGELY_EDGE_RATE_LIMIT", text),
+        connections_per_client=_whole("STAGELY_EDGE_MAX_CONNECTIONS_PER_CLIENT", text),
+        workers=workers,
+        tls_listen=tls_listen,
+        certificate=Path(text["STAGELY_TLS_CERT"]),
+        key=Path(text["STAGELY_TLS_KEY"]),
+        redirects=_switch("STAGELY_EDGE_REDIRECT", text["STAGELY_EDGE_REDIRECT"]) and bool(tls_listen),
+        https_port=https_port,
+        metrics_listen=_metrics_listen(text["STAGELY_EDGE_METRICS_LISTEN"], workers),
+        access_log=_switch("STAGELY_EDGE_ACCESS_LOG", text["STAGELY_EDGE_ACCESS_LOG"]),
+        limits=Limits(drain_s=_number("STAGELY_EDGE_DRAIN_S", text["STAGELY_EDGE_DRAIN_S"])),
     )
 
 
-def _listen(text: str) -> tuple[tuple[str, int], ...]:
+def help_text() -> str:
+    """Every variable with its default and meaning."""
+    lines = ["python -m edge: previews by host name. Settings are environment variables:", ""]
+    for name, variable in VARIABLES.items():
+        default = f" [{variable.default}]" if variable.default else ""
+        lines += [f"{name}{default}", f"    {variable.meaning}"]
+    return "\n".join([*lines, "", "docs/edge-routing.md describes the rest."])
+
+
+def _listen(name: str, text: str) -> tuple[Address, ...]:
     addresses = []
-    for part in text.split(","):
+    for part in text.split(",") if text.strip() else ():
         host, colon, port = part.strip().rpartition(":")
-        if not colon or not host or not port.isdecimal() or int(port) > 65535:
-            raise BadSetting(f"STAGELY_EDGE_LISTEN must be host:port, several divided by commas, got {part.strip()!r}")
+        if not colon or not host or not port.isdecimal() or int(port) > PORT_MAX:
+            raise BadSetting(f"{name} must be host:port, several divided by commas, got {part.strip()!r}")
         addresses.append((host.strip("[]"), int(port)))
     return tuple(addresses)
+
+
+def _metrics_listen(text: str, workers: int) -> tuple[Address, ...]:
+    addresses = _listen("STAGELY_EDGE_METRICS_LISTEN", text)
+    if any(port + workers - 1 > PORT_MAX for _, port in addresses):
+        raise BadSetting(f"STAGELY_EDGE_METRICS_LISTEN must leave a port for each of {workers} workers, got {text!r}")
+    return addresses
 
 
 def _redis_url(text: str) -> str:
@@ -106,6 +183,12 @@ def _number(name: str, text: str) -> float:
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", text):
         raise BadSetting(f"{name} must be a number from 0 to 999999999, got {text!r}")
     return float(text)
+
+
+def _whole(name: str, text: Mapping[str, str], most: int = 999_999_999) -> int:
+    if not re.fullmatch("[0-9]{1,9}", text[name]) or int(text[name]) > most:
+        raise BadSetting(f"{name} must be a whole number from 0 to {most}, got {text[name]!r}")
+    return int(text[name])
 
 
 def _switch(name: str, text: str) -> bool:

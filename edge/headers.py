@@ -20,12 +20,12 @@ def route_fields(route: Route) -> bytes:
     return f"X-Stagely-PR: {route.pr}\r\nX-Stagely-Project: {project}\r\nX-Stagely-Team: {team}\r\n".encode()
 
 
-def client_fields(address: str) -> bytes:
+def client_fields(address: str, scheme: str) -> bytes:
     """The forwarding fields of one client, up to where its Host value is to follow twice; see `request_bytes`."""
     node = f'"[{address}]"' if ":" in address else address
     return (
-        f"X-Forwarded-For: {address}\r\nX-Real-IP: {address}\r\nX-Forwarded-Proto: http\r\n"
-        f'Forwarded: for={node};proto=http;host="'
+        f"X-Forwarded-For: {address}\r\nX-Real-IP: {address}\r\nX-Forwarded-Proto: {scheme}\r\n"
+        f'Forwarded: for={node};proto={scheme};host="'
     ).encode()
 
 

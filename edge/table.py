@@ -89,6 +89,10 @@ class RouteTable(RouteListener):
         entry = self._entries.get(label)
         return entry if entry is not None and self._clock() < entry.trusted_until else None
 
+    def size(self) -> int:
+        """Labels that lead somewhere or show a page of their own."""
+        return len(self._entries)
+
     # What the feed says.
 
     def learned(self, label: str, record: bytes | None) -> None:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from edge.config import Settings
+from edge.config import Address, Settings
 from edge.log import Log
 
 EXIT_CANNOT_SERVE = 2  # A worker says so by its exit code: another one could not either.
@@ -36,10 +36,15 @@ def supervise(settings: Settings, log: Log, serve: Serve) -> int:
         share = dataclasses.replace(
             settings,
             listen=tuple(_reserve(reserved, *address) for address in settings.listen),
+            tls_listen=tuple(_reserve(reserved, *address) for address in settings.tls_listen),
             rate_limit=settings.rate_limit / settings.workers,
             shares_address=True,
         )
-        exit_code = _Workers(share, log, serve, before).run()
+        shares = [
+            dataclasses.replace(share, metrics_listen=_metrics_of(place, settings.metrics_listen, reserved))
+            for place in range(settings.workers)
+        ]
+        exit_code = _Workers(shares, log, serve, before).run()
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return exit_code
 
@@ -59,21 +64,27 @@ def _reserve(stack: ExitStack, host: str, port: int) -> tuple[str, int]:
     return host, port
 
 
+def _metrics_of(place: int, addresses: tuple[Address, ...], reserved: ExitStack) -> tuple[Address, ...]:
+    """Where the worker at this place, counted from 0, is read: one port further each, for nobody can add up others."""
+    return tuple(_reserve(reserved, host, port + place if port else 0) for host, port in addresses)
+
+
 class _Workers:
     """The processes and when each place may be filled next. Signals are waited for, never handled."""
 
-    def __init__(self, settings: Settings, log: Log, serve: Serve, mask: set[signal.Signals | int]) -> None:
-        self._settings = settings
+    def __init__(self, shares: list[Settings], log: Log, serve: Serve, mask: set[signal.Signals | int]) -> None:
+        """shares: by place, the settings of the worker there."""
+        self._shares = shares
         self._log = log
         self._serve = serve
         self._mask = mask
-        self._pids: set[int] = set()
-        self._start_at: list[float] = [0.0] * settings.workers  # Places that are empty.
+        self._places: dict[int, int] = {}  # By process.
+        self._start_at: dict[int, float] = dict.fromkeys(range(len(shares)), 0.0)  # By place, where it is empty.
         self._is_stopping = False
         self._exit_code = 0
 
     def run(self) -> int:
-        while not self._is_stopping or self._pids:
+        while not self._is_stopping or self._places:
             wait_s = self._fill()
             arrived = signal.sigtimedwait(_SIGNALS, wait_s) if wait_s is not None else signal.sigwaitinfo(_SIGNALS)
             if arrived is not None and arrived.si_signo != signal.SIGCHLD:
@@ -86,12 +97,12 @@ class _Workers:
         if self._is_stopping:
             return None
         now = time.monotonic()
-        for at in [at for at in self._start_at if at <= now]:
-            self._start_at.remove(at)
-            self._pids.add(self._start())
-        return min(self._start_at) - now if self._start_at else None
+        for place in [place for place, at in self._start_at.items() if at <= now]:
+            del self._start_at[place]
+            self._places[self._start(place)] = place
+        return min(self._start_at.values()) - now if self._start_at else None
 
-    def _start(self) -> int:
+    def _start(self, place: int) -> int:
         parent = os.getpid()
         pid = os.fork()
         if pid:
@@ -100,7 +111,7 @@ class _Workers:
         try:
             _die_with(parent)
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-            code = self._serve(self._settings)
+            code = self._serve(self._shares[place])
         except BaseException as error:  # Nothing may unwind into the copy of the supervisor's frames.
             self._log.error("worker failed", error=f"{type(error).__name__}: {error}", pid=os.getpid())
         finally:
@@ -108,15 +119,15 @@ class _Workers:
 
     def _bury(self) -> None:
         """Note who ended; signals of several may have come as one."""
-        while self._pids:
+        while self._places:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
-            self._pids.discard(pid)
+            place = self._places.pop(pid)
             code = os.waitstatus_to_exitcode(status)
             if self._is_stopping:
                 continue
-            self._start_at.append(time.monotonic() + RESTART_AFTER_S)
+            self._start_at[place] = time.monotonic() + RESTART_AFTER_S
             if code == EXIT_CANNOT_SERVE:
                 self._exit_code = code
                 self._stop()
@@ -125,7 +136,7 @@ class _Workers:
 
     def _stop(self) -> None:
         self._is_stopping = True
-        for pid in self._pids:
+        for pid in self._places:
             os.kill(pid, signal.SIGTERM)
 
 

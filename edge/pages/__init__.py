@@ -32,7 +32,7 @@ class Page:
     """One answer. code: stable, for programs. state: one word; title and lines: for people, in reading order.
 
     tone: run, bad or idle. link: where to read more, or "". retry_after_s: 0 when waiting does not help.
-    refreshes: the page loads itself again after that time.
+    refreshes: the page loads itself again after that time. location: where the client is sent instead, or "".
     """
 
     status: int
@@ -45,6 +45,7 @@ class Page:
     retry_after_s: int = 0
     refreshes: bool = False
     pr: int | None = None
+    location: str = ""
 
 
 NOT_FOUND = Page(
@@ -146,6 +147,43 @@ def over_limit() -> Page:
     )
 
 
+def too_many_connections() -> Page:
+    """One address has as many connections as it may."""
+    return Page(
+        status=429,
+        code="too_many_connections",
+        state="Too many connections",
+        title="Your network has too many connections open",
+        lines=("Each network takes a limited number of connections to previews. Close some tabs and try again.",),
+        tone="bad",
+        retry_after_s=REFRESH_S,
+    )
+
+
+def at_https(url: str) -> Page:
+    """The preview is served by TLS alone."""
+    return Page(
+        status=308,
+        code="https_required",
+        state="Moved",
+        title="This preview is at https",
+        lines=("Your browser goes there by itself.",),
+        location=url,
+    )
+
+
+def misdirected() -> Page:
+    """RFC 9110 section 15.5.20: the handshake named another host than the request."""
+    return Page(
+        status=421,
+        code="misdirected_request",
+        state="Refused",
+        title="The request was refused",
+        lines=("It names another host than its TLS connection was opened for.",),
+        tone="bad",
+    )
+
+
 def refused(status: int, reason: str) -> Page:
     """The request is not one that may be forwarded."""
     return Page(
@@ -173,6 +211,8 @@ def answer_bytes(page: Page, *, as_json: bool, without_body: bool, closes: bool)
         "Referrer-Policy: no-referrer",
         f"Content-Security-Policy: {_POLICY}",
     ]
+    if page.location:
+        head.append(f"Location: {page.location}")
     if page.retry_after_s:
         head.append(f"Retry-After: {page.retry_after_s}")
     if closes:

@@ -8,12 +8,15 @@ import io
 import itertools
 import json
 import os
-import signal
+import resource
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -53,24 +56,57 @@ def announce(redis: Redis) -> Announce:
 
 @dataclasses.dataclass(slots=True)
 class EdgeProcess:
-    """`python -m edge` and where it listens."""
+    """`python -m edge`, where it listens, and what it has logged."""
 
-    process: subprocess.Popen[str]
-    port: int
+    process: subprocess.Popen[bytes]
+    log_fd: int
+    ports: list[int] = dataclasses.field(default_factory=list)
+    _read_bytes: int = 0
+    _unread: bytes = b""
+
+    @property
+    def port(self) -> int:
+        return self.ports[0]
+
+    def fresh_events(self) -> list[dict[str, Any]]:
+        """What was logged since this was asked last. The values are JSON's."""
+        fresh = b""
+        while piece := os.pread(self.log_fd, 1 << 20, self._read_bytes):
+            self._read_bytes += len(piece)
+            fresh += piece
+        *lines, self._unread = (self._unread + fresh).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def resident_bytes(self) -> int:
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text("ascii").split()[1]
+        return int(pages) * resource.getpagesize()
 
 
 def start_edge(redis_url: str, **settings: str) -> EdgeProcess:
-    """Start the program and read its port from its log."""
+    """Start the program and wait until it listens."""
     environment = {**os.environ, "STAGELY_REDIS_URL": redis_url, "STAGELY_EDGE_LISTEN": "127.0.0.1:0", **settings}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "edge"], env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        event = json.loads(line)
-        if event["event"] == "edge listening":
-            return EdgeProcess(process, event["port"])
-    raise AssertionError(f"edge ended with {process.wait(STOP_TIMEOUT_S)} and never listened")
+    # A file, not a pipe: an edge whose log nobody reads would stand still once the pipe is full.
+    with tempfile.NamedTemporaryFile() as log:
+        process = subprocess.Popen([sys.executable, "-m", "edge"], env=environment, cwd=ROOT, stdout=log)
+        edge = EdgeProcess(process, os.dup(log.fileno()))
+    while process.poll() is None:
+        edge.ports += [event["port"] for event in edge.fresh_events() if event["event"] == "edge listening"]
+        if edge.ports:
+            return edge
+        time.sleep(0.01)  # noqa: TID251  # A file has no event for this.
+    raise AssertionError(f"edge ended with {process.returncode} and never listened")
+
+
+@contextmanager
+def edge_program(redis_url: str, **settings: str) -> Iterator[EdgeProcess]:
+    """The program with settings of the test's own."""
+    edge = start_edge(redis_url, **settings)
+    try:
+        yield edge
+    finally:
+        edge.process.kill()
+        edge.process.wait(STOP_TIMEOUT_S)
+        os.close(edge.log_fd)
 
 
 def run_edge(**settings: str) -> tuple[int, dict[str, object]]:
@@ -85,10 +121,8 @@ def run_edge(**settings: str) -> tuple[int, dict[str, object]]:
 @pytest.fixture(scope="session")
 def edge_process(valkey_port: int) -> Iterator[EdgeProcess]:
     """The real program, shared; no test may stop it."""
-    edge = start_edge(f"redis://127.0.0.1:{valkey_port}/0")
-    yield edge
-    edge.process.send_signal(signal.SIGKILL)
-    edge.process.wait(STOP_TIMEOUT_S)
+    with edge_program(f"redis://127.0.0.1:{valkey_port}/0") as edge:
+        yield edge
 
 
 @pytest.fixture
@@ -108,12 +142,19 @@ class RunningEdge:
     def port(self) -> int:
         return self.edge.listening[0][1]
 
+    @property
+    def tls_port(self) -> int:
+        return self.edge.listening[1][1]
+
     def events(self, name: str) -> list[dict[str, object]]:
         return [event for event in map(json.loads, self.log.getvalue().splitlines()) if event["event"] == name]
 
 
 @asynccontextmanager
-async def running_edge(redis_url: str, limits: Limits | None = None, rate_limit: int = 0) -> AsyncIterator[RunningEdge]:
+async def running_edge(
+    redis_url: str, limits: Limits | None = None, rate_limit: int = 0, **changes: Any
+) -> AsyncIterator[RunningEdge]:
+    """`changes` are further settings by name; what they may be is for Settings to say."""
     log = io.StringIO()
     settings = Settings(
         listen=(("127.0.0.1", 0),),
@@ -122,6 +163,7 @@ async def running_edge(redis_url: str, limits: Limits | None = None, rate_limit:
         rate_limit=rate_limit,
         access_log=True,
         limits=limits or Limits(sweep_s=0.05, drain_s=0.2),
+        **changes,
     )
     edge = Edge(settings, Log(log))
     async with asyncio.TaskGroup() as tasks:

@@ -35,7 +35,7 @@ def test_address_in_use_ends_the_program_with_code_2_and_a_remedy(redis_url: str
         code, event = run_edge(STAGELY_EDGE_LISTEN=address, STAGELY_REDIS_URL=redis_url)
 
     assert (code, event["event"]) == (2, "edge cannot listen")
-    assert event["remedy"] == "free the address or set STAGELY_EDGE_LISTEN"
+    assert event["remedy"] == "free the address or set another in STAGELY_EDGE_LISTEN, _TLS_LISTEN or _METRICS_LISTEN"
 
 
 def test_program_loads_nothing_of_ours_but_itself_and_only_its_two_packages() -> None:
@@ -60,6 +60,15 @@ def test_program_loads_nothing_of_ours_but_itself_and_only_its_two_packages() ->
         ("STAGELY_EDGE_DRAIN_S", "soon"),
         ("STAGELY_EDGE_WORKERS", "0"),
         ("STAGELY_EDGE_WORKERS", "many"),
+        ("STAGELY_EDGE_LISTEN", ""),
+        ("STAGELY_EDGE_TLS_LISTEN", "8443"),
+        ("STAGELY_EDGE_TLS_LISTEN", "127.0.0.1:8443"),
+        ("STAGELY_EDGE_REDIRECT", "no"),
+        ("STAGELY_EDGE_HTTPS_PORT", "65536"),
+        ("STAGELY_EDGE_MAX_CONNECTIONS_PER_CLIENT", "many"),
+        ("STAGELY_EDGE_WORKERS", "257"),
+        ("STAGELY_EDGE_METRICS_LISTEN", "9090"),
+        ("STAGELY_EDGE_METRICS_LISTEN", "127.0.0.1:65536"),
     ],
 )
 def test_bad_value_is_named_with_its_variable(name: str, value: str) -> None:
@@ -72,6 +81,20 @@ def test_password_in_a_bad_redis_url_is_not_repeated() -> None:
         read_settings({"STAGELY_REDIS_URL": "http://user:hunter2@redis"})
 
     assert "hunter2" not in str(caught.value)
+
+
+def test_help_names_every_variable_that_is_read() -> None:
+    class Noting(dict[str, str]):
+        def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
+            asked.append(name)
+            return default
+
+    asked: list[str] = []
+    read_settings(Noting())
+    help_shown = subprocess.run([sys.executable, "-m", "edge", "--help"], cwd=ROOT, capture_output=True, text=True)
+
+    assert help_shown.returncode == 0
+    assert [name for name in asked if name not in help_shown.stdout] == []
 
 
 def test_several_addresses_can_be_listened_on() -> None:

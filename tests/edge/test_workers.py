@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import re
 import signal
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from edge.limits import TokenBucket
-from tests.edge.conftest import STOP_TIMEOUT_S, Announce, EdgeProcess, ready_route, run_edge, start_edge
-from tests.edge.wire import origin, until, visitor
+from edge.routes import encode, key_of
+from tests.edge.certificates import Pair, trusting, write_pair
+from tests.edge.conftest import STOP_TIMEOUT_S, Announce, EdgeProcess, edge_program, ready_route, run_edge, start_edge
+from tests.edge.wire import Visitor, origin, until, visitor
 
 WORKERS = 3
 
@@ -35,11 +41,38 @@ def sockets_of(pid: int) -> set[str]:
     return {os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()}
 
 
+def free_ports(count: int) -> int:
+    """The first of so many ports in a row that nobody has now."""
+    while True:
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError, OverflowError):
+            first: int = stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+            for port in range(first + 1, first + count):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
+
+
+async def requests_counted(port: int) -> int:
+    """What the worker says that is read at this port."""
+    async with visitor(port) as prometheus:
+        answer = await prometheus.ask(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    found = re.search(rb'^stagely_edge_requests_total\{status="2xx"\} (\d+)$', answer.body, re.MULTILINE)
+    assert found is not None
+    return int(found[1])
+
+
 def is_gone(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
+
+
+async def status_by_tls(port: int, pair: Pair) -> int:
+    """Of the preview `a`, on a connection of its own."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting(pair), server_hostname="a.localhost")
+    answer = await Visitor(reader, writer).ask(b"GET / HTTP/1.1\r\nHost: a.localhost\r\n\r\n")
+    writer.transport.abort()
+    return answer.status
 
 
 async def statuses(port: int, label: str, count: int) -> list[int]:
@@ -100,6 +133,66 @@ def test_address_that_another_edge_shares_is_refused(edge: EdgeProcess, redis_ur
     address = f"127.0.0.1:{edge.port}"
 
     code, event = run_edge(STAGELY_EDGE_LISTEN=address, STAGELY_REDIS_URL=redis_url, STAGELY_EDGE_WORKERS="2")
+
+    assert (code, event["event"]) == (2, "edge cannot listen")
+
+
+async def test_workers_share_the_tls_address_and_are_read_each_at_a_port_of_its_own(
+    redis_url: str, redis: Redis, tmp_path: Path
+) -> None:
+    pair = write_pair(tmp_path / "tls")
+    tls = {"STAGELY_TLS_CERT": str(pair.certificate), "STAGELY_TLS_KEY": str(pair.key)}
+    first = free_ports(2)
+    with edge_program(
+        redis_url,
+        STAGELY_EDGE_LISTEN="",
+        STAGELY_EDGE_TLS_LISTEN="127.0.0.1:0",
+        STAGELY_EDGE_METRICS_LISTEN=f"127.0.0.1:{first}",
+        STAGELY_EDGE_WORKERS="2",
+        **tls,
+    ) as edge:
+        async with origin() as vm:
+            await redis.set(key_of("a"), encode(ready_route(vm.port)))
+            found = [await status_by_tls(edge.port, pair) for _ in range(20)]
+        counted = [await requests_counted(first), await requests_counted(first + 1)]
+
+    assert set(found) == {200}
+    assert min(counted) > 0
+    assert sum(counted) == 20
+
+
+async def test_worker_that_dies_while_the_certificate_is_renewed_does_not_end_the_others(
+    redis_url: str, redis: Redis, tmp_path: Path
+) -> None:
+    pair = write_pair(tmp_path / "tls")
+    tls = {"STAGELY_TLS_CERT": str(pair.certificate), "STAGELY_TLS_KEY": str(pair.key)}
+    with edge_program(
+        redis_url, STAGELY_EDGE_LISTEN="", STAGELY_EDGE_TLS_LISTEN="127.0.0.1:0", STAGELY_EDGE_WORKERS="2", **tls
+    ) as edge:
+        await until(lambda: len(workers_of(edge)) == 2)
+        before = workers_of(edge)
+        pair.key.rename(tmp_path / "key")
+
+        os.kill(min(before), signal.SIGKILL)
+        await until(lambda: "worker failed" in {event["event"] for event in edge.fresh_events()})
+        (tmp_path / "key").rename(pair.key)
+        await until(lambda: "edge listening" in {event["event"] for event in edge.fresh_events()})
+
+        async with origin() as vm:
+            await redis.set(key_of("a"), encode(ready_route(vm.port)))
+            assert await status_by_tls(edge.port, pair) == 200
+        assert before - workers_of(edge) == {min(before)}
+
+
+def test_metrics_port_that_is_taken_is_refused_before_anything_serves(redis_url: str) -> None:
+    first = free_ports(2)
+    with socket.create_server(("127.0.0.1", first + 1)):
+        code, event = run_edge(
+            STAGELY_EDGE_LISTEN="127.0.0.1:0",
+            STAGELY_EDGE_METRICS_LISTEN=f"127.0.0.1:{first}",
+            STAGELY_REDIS_URL=redis_url,
+            STAGELY_EDGE_WORKERS="2",
+        )
 
     assert (code, event["event"]) == (2, "edge cannot listen")
 
