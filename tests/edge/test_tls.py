@@ -73,6 +73,7 @@ async def test_preview_is_served_by_tls_and_told_so(redis_url: str, redis: Redis
     )  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
 async def test_tls_1_2_is_the_oldest_version(redis_url: str, redis: Redis, pair: Pair) -> None:
     async with tls_edge(redis_url, pair) as edge:
         old = trusting(pair)
@@ -148,6 +149,20 @@ async def test_plain_http_serves_where_it_is_told_to(redis_url: str, redis: Redi
             answer = await browser.ask(GET)
 
     assert (answer.status, vm.requests[0]["x-forwarded-proto"]) == (200, "http")
+
+
+async def test_tls_may_be_the_only_listener(redis_url: str, redis: Redis, pair: Pair) -> None:
+    with edge_program(
+        redis_url,
+        STAGELY_EDGE_LISTEN="",
+        STAGELY_EDGE_TLS_LISTEN=ANY,
+        STAGELY_TLS_CERT=str(pair.certificate),
+        STAGELY_TLS_KEY=str(pair.key),
+    ) as edge:
+        async with tls_visitor(edge.port, pair) as browser:
+            answer = await browser.ask(GET)
+
+    assert (answer.status, len(edge.ports)) == (404, 1)
 
 
 async def test_renewed_certificate_is_used_and_old_connections_go_on(redis_url: str, redis: Redis, pair: Pair) -> None:
