@@ -15,9 +15,6 @@ class Echo(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
-    def setup(self) -> None:
-        super().setup()
-
     def __getattr__(self, name: str) -> object:
         if name.startswith("do_"):  # Whatever the method is called.
             return self.echo

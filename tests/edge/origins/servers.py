@@ -106,7 +106,17 @@ def _script(python: str, name: str) -> Callable[[int, Path, Path, int], list[str
 
 
 def _uvicorn(port: int, record: Path, folder: Path, behind: int) -> list[str]:
-    options = ["--http", "h11", "--no-access-log", "--log-level", "critical", "--timeout-keep-alive", "30"]
+    options = [
+        "--http",
+        "h11",
+        "--no-access-log",
+        "--log-level",
+        "critical",
+        "--timeout-keep-alive",
+        "30",
+        "--ws",
+        "none",
+    ]
     argv = [sys.executable, "-m", "uvicorn", "echo_asgi:app", "--app-dir", str(HERE), "--port", str(port), *options]
     return ["/usr/bin/env", f"RECORD={record}", *argv]
 
