@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING, cast
 
 from edge import pages
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from edge.proxy import Edge
     from edge.upstream import Upstream
 
+_TLS_READ = 65536  # Bounds one read, which is held in cipher, in clear and on its way; also what a round trip brings.
 _TLS_HELD_MAX = 16384  # As without TLS; the event loop's own bound is eight times that.
 _LEFT = 499  # What nginx logs for a visitor who left before the answer.
 _IDEMPOTENT = (b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE")  # RFC 9110 section 9.2.2, without TRACE.
@@ -64,6 +66,7 @@ class Client(asyncio.Protocol):
         self.takes_small_pieces = tls is not None
         if tls is not None:
             self._sni = (tls.sni or "").lower().encode()
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TLS_READ)
             self._transport.set_write_buffer_limits(_TLS_HELD_MAX)
             # Both event loops' TLS transports have it; the common base class does not.
             self._transport.set_read_buffer_limits(_TLS_HELD_MAX)  # type: ignore[attr-defined]
