@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from edge import pages
 from edge.body import NO_BODY, RequestBody
 from edge.chunks import BadChunk
+from edge.connection import Connection
 from edge.head import HeadRefused, Request, take_request, wants_json
-from edge.headers import client_fields, request_bytes
+from edge.headers import request_bytes
 from edge.phase import CLOSED, DIAL, EXCHANGE, HEAD, LINGER, ROUTE, TUNNEL
 from edge.table import Entry
 
@@ -18,26 +18,20 @@ if TYPE_CHECKING:
     from edge.proxy import Edge
     from edge.upstream import Upstream
 
-_TLS_READ = 65536  # Bounds one read, which is held in cipher, in clear and on its way; also what a round trip brings.
-_TLS_HELD_MAX = 16384  # As without TLS; the event loop's own bound is eight times that.
 _LEFT = 499  # What nginx logs for a visitor who left before the answer.
 _IDEMPOTENT = (b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE")  # RFC 9110 section 9.2.2, without TRACE.
 
 
-class Client(asyncio.Protocol):
+class Client(Connection):
     """Serves one request at a time, in order; what is sent ahead waits in `_buffer`."""
 
     __slots__ = (
-        "_address", "_begun_at", "_body", "_buffer", "_edge", "_entry", "_fields", "_half_closed", "_is_held",
-        "_keep_alive", "_outgoing", "_parsing", "_phase", "_request", "_retried", "_sni", "_status", "_transport",
-        "_upstream", "_vm_ended", "deadline", "takes_small_pieces", "write_blocked",
+        "_begun_at", "_body", "_entry", "_keep_alive", "_outgoing", "_parsing", "_request", "_retried", "_status",
+        "_upstream", "_vm_ended",
     )  # fmt: skip
-    _transport: asyncio.Transport
 
     def __init__(self, edge: Edge) -> None:
-        self._edge = edge
-        self._phase = HEAD
-        self._buffer = b""
+        super().__init__(edge)
         self._request: Request | None = None
         self._entry: Entry | None = None
         self._upstream: Upstream | None = None
@@ -48,35 +42,14 @@ class Client(asyncio.Protocol):
         self._keep_alive = True
         self._retried = False
         self._parsing = False
-        self._half_closed = False
-        self._is_held = False  # Nothing is read from it for now.
         self._vm_ended = False
-        self.write_blocked = False
-        self.deadline = edge.clock() + edge.limits.head_s
 
     # What the transport says.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # The event loop calls this with the transport of a stream socket; the base class only knows BaseTransport.
-        self._transport = cast(asyncio.Transport, transport)
-        peer = transport.get_extra_info("peername")
-        self._address = str(peer[0]).partition("%")[0] if peer else "127.0.0.1"
-        tls = transport.get_extra_info("ssl_object")
-        self._sni = None
-        self.takes_small_pieces = tls is not None
-        if tls is not None:
-            self._sni = (tls.sni or "").lower().encode()
-            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TLS_READ)
-            self._transport.set_write_buffer_limits(_TLS_HELD_MAX)
-            # Both event loops' TLS transports have it; the common base class does not.
-            self._transport.set_read_buffer_limits(_TLS_HELD_MAX)  # type: ignore[attr-defined]
-        self._fields = client_fields(self._address, "http" if tls is None else "https")
+        super().connection_made(transport)
         if not self._edge.admit(self, self._address):
-            self._phase = CLOSED
-            self._edge.metrics.pages["too_many_connections"] += 1
-            page = pages.too_many_connections()
-            self._transport.write(pages.answer_bytes(page, as_json=False, without_body=False, closes=True))
-            self._transport.close()
+            self._turn_away()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._phase in (ROUTE, DIAL, EXCHANGE, TUNNEL):
@@ -101,8 +74,7 @@ class Client(asyncio.Protocol):
         elif phase not in (LINGER, CLOSED):
             self._buffer += data
             if len(self._buffer) > self._edge.limits.hold_bytes:
-                self._is_held = True
-                self._transport.pause_reading()
+                self.hold()
 
     def eof_received(self) -> bool:
         """A client may end its side and still wait for the answer (`nc`, HTTP/1.0 scripts)."""
@@ -154,9 +126,6 @@ class Client(asyncio.Protocol):
         self._keep_alive = False
         if self._phase is HEAD and not self._buffer:
             self._transport.close()
-
-    def abort(self) -> None:
-        self._transport.abort()
 
     def routed(self, entry: Entry | None) -> None:
         """The table's answer; None: nobody can say where the host leads."""
@@ -225,21 +194,10 @@ class Client(asyncio.Protocol):
         self._transport.write_eof()
         return not self._half_closed
 
-    def hold(self) -> None:
-        """The VM takes no more for now."""
-        if not self._transport.is_closing():
-            self._is_held = True
-            self._transport.pause_reading()
-
     def go_on(self) -> None:
-        if not self._is_held:
-            return
-        upstream = self._upstream
-        if self._half_closed or self._transport.is_closing() or (upstream is not None and upstream.write_blocked):
-            return
-        if len(self._buffer) <= self._edge.limits.hold_bytes:
-            self._is_held = False
-            self._transport.resume_reading()
+        """Read again, unless the VM still takes no more."""
+        if self._is_held and (self._upstream is None or not self._upstream.write_blocked):
+            self._read_on()
 
     def answer_whole(self, status: int, data: bytes) -> None:
         """The complete answer in one piece: what `answered`, `relay` and `finish` do for all others."""
@@ -423,21 +381,8 @@ class Client(asyncio.Protocol):
         self.finish()
 
     def _close(self) -> None:
-        """Close after the last answer; first read on for a moment when the client is still sending."""
-        if self._transport.is_closing():
-            self._phase = CLOSED
-            return
         all_read = self._body.done and not self._buffer and self._request is not None
-        if self._half_closed or all_read or self._vm_ended or not self._transport.can_write_eof():
-            self._phase = CLOSED
-            self.deadline = self._edge.clock() + self._edge.limits.stall_s
-            self._transport.close()  # By TLS this reads on until the visitor closes too, for `linger_s` at most.
-            return
-        self._phase = LINGER
-        self._buffer = b""
-        self.deadline = self._edge.clock() + self._edge.limits.linger_s
-        self._transport.write_eof()
-        self._transport.resume_reading()
+        self._end(at_once=all_read or self._vm_ended)
 
     def _record(self, now: float) -> None:
         """Count and log the exchange that ends."""
