@@ -16,14 +16,21 @@ _FLAGS = ("-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-m
 _LINK = ("-shared", "-fstack-protector-strong", "-Wl,-z,relro,-z,now")
 
 
+_SOURCE = Path(__file__).with_name("_plain.c")
+
+
 def main() -> int:
     """0 when it is made, else 1 with the compiler's words."""
-    source = Path(__file__).with_name("_plain.c")
-    made = source.with_name(f"_plain{sysconfig.get_config_var('EXT_SUFFIX')}")
+    return compile_into(_SOURCE.parent)
+
+
+def compile_into(folder: Path) -> int:
+    """As `main`, with what is made in that folder."""
+    made = folder / f"_plain{sysconfig.get_config_var('EXT_SUFFIX')}"
     compiler = shlex.split(os.environ.get("CC", "cc"))
     include = f"-I{sysconfig.get_path('include')}"
     try:
-        done = subprocess.run([*compiler, *_FLAGS, include, *_LINK, str(source), "-o", str(made)], check=False)
+        done = subprocess.run([*compiler, *_FLAGS, include, *_LINK, str(_SOURCE), "-o", str(made)], check=False)
     except OSError as error:
         print(
             f"edge.compile: {compiler[0]}: {error.strerror}. Install a C compiler (apt-get install gcc)",

@@ -16,15 +16,20 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
+from edge import head, plain
 from edge.config import Limits, Settings
 from edge.log import Log
+from edge.memo import Memo
 from edge.proxy import Edge
 from edge.routes import Route, RouteStatus, encode, key_of
+from tests.edge import reader
+from tests.edge.reader import compiled_in
 from tests.services import free_port
 from tests.valkey import Valkey
 
@@ -82,12 +87,15 @@ class EdgeProcess:
         return int(pages) * resource.getpagesize()
 
 
-def start_edge(redis_url: str, **settings: str) -> EdgeProcess:
+PROGRAM = ("-m", "edge")
+
+
+def start_edge(redis_url: str, program: tuple[str, ...] = PROGRAM, /, **settings: str) -> EdgeProcess:
     """Start the program and wait until it listens."""
     environment = {**os.environ, "STAGELY_REDIS_URL": redis_url, "STAGELY_EDGE_LISTEN": "127.0.0.1:0", **settings}
     # A file, not a pipe: an edge whose log nobody reads would stand still once the pipe is full.
     with tempfile.NamedTemporaryFile() as log:
-        process = subprocess.Popen([sys.executable, "-m", "edge"], env=environment, cwd=ROOT, stdout=log)
+        process = subprocess.Popen([sys.executable, *program], env=environment, cwd=ROOT, stdout=log)
         edge = EdgeProcess(process, os.dup(log.fileno()))
     while process.poll() is None:
         edge.ports += [event["port"] for event in edge.fresh_events() if event["event"] == "edge listening"]
@@ -98,9 +106,9 @@ def start_edge(redis_url: str, **settings: str) -> EdgeProcess:
 
 
 @contextmanager
-def edge_program(redis_url: str, **settings: str) -> Iterator[EdgeProcess]:
+def edge_program(redis_url: str, program: tuple[str, ...] = PROGRAM, /, **settings: str) -> Iterator[EdgeProcess]:
     """The program with settings of the test's own."""
-    edge = start_edge(redis_url, **settings)
+    edge = start_edge(redis_url, program, **settings)
     try:
         yield edge
     finally:
@@ -123,6 +131,40 @@ def edge_process(valkey_port: int) -> Iterator[EdgeProcess]:
     """The real program, shared; no test may stop it."""
     with edge_program(f"redis://127.0.0.1:{valkey_port}/0") as edge:
         yield edge
+
+
+@pytest.fixture(scope="session")
+def compiled_reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled_in(tmp_path_factory.mktemp("compiled"))
+
+
+@pytest.fixture(scope="session", params=["expressions", "compiled"])
+def reader_file(request: pytest.FixtureRequest) -> str:
+    """For tests that must hold with the reader of plain heads in both its forms: the compiled one, or ""."""
+    return str(request.getfixturevalue("compiled_reader")) if request.param == "compiled" else ""
+
+
+@pytest.fixture(scope="session")
+def edge_by_reader(valkey_port: int, reader_file: str) -> Iterator[EdgeProcess]:
+    """As `edge_process`, once with each form."""
+    program = (str(Path(reader.__file__)), reader_file)
+    with edge_program(f"redis://127.0.0.1:{valkey_port}/0", program) as edge:
+        yield edge
+
+
+@pytest.fixture(scope="module")
+def reads_heads(reader_file: str) -> Iterator[None]:
+    """Heads are read with that form in this process."""
+    found: ModuleType = reader.load(Path(reader_file)) if reader_file else plain
+    suffix = "" if reader_file else "_by_expression"
+    block = head._read_request_block
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("request_block", "response_head"):
+            function = getattr(found, name + suffix)
+            patch.setattr(plain, name, function)
+            patch.setattr(head, name, function)
+        patch.setattr(head, "_request_block", block if reader_file else Memo(block).__getitem__)
+        yield
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import h11
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +22,7 @@ from edge.head import (
 )
 from edge.headers import request_bytes
 
+pytestmark = pytest.mark.usefixtures("reads_heads")
 GOOD = b"POST /a?b HTTP/1.1\r\nHost: x.localhost\r\nAccept: */*\r\nCookie: a=b; c=d\r\nContent-Length: 3\r\n"
 PIECES = [
     *(b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b"\x00", b",", b";", b"0", b"\xff", b"\x0b", b"\x85", b"_", b"-"),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from edge import plain
 from edge.head import BadResponse, HeadRefused, Request, Response, read_request, read_response
 
+pytestmark = pytest.mark.usefixtures("reads_heads")
 COUNT = 20_000
 REQUEST = (
     b"GET /a?b HTTP/1.1\r\nHost: x.localhost\r\nConnection: keep-alive\r\nUser-Agent: x\r\nCookie: a=b; c=d\r\n"

@@ -9,8 +9,15 @@ import pytest
 from redis.asyncio import Redis
 
 from edge.routes import encode, key_of
-from tests.edge.conftest import ready_route
+from tests.edge.conftest import EdgeProcess, ready_route
 from tests.edge.wire import Origin, origin, visitor
+
+
+@pytest.fixture
+def port(edge_by_reader: EdgeProcess, redis: Redis) -> int:
+    """These tests run with both forms of the reader of plain heads."""
+    return edge_by_reader.port
+
 
 H = "Host: HOST\r\n"
 CHUNKED = "Transfer-Encoding: chunked\r\n"

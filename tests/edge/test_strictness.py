@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import pytest
+from redis.asyncio import Redis
 
-from tests.edge.conftest import Announce, ready_route
+from tests.edge.conftest import Announce, EdgeProcess, ready_route
 from tests.edge.wire import Reader, Writer, origin, read_message, visitor
+
+
+@pytest.fixture
+def port(edge_by_reader: EdgeProcess, redis: Redis) -> int:
+    """These tests run with both forms of the reader of plain heads."""
+    return edge_by_reader.port
+
 
 BIG = "a" * 33000
 MANY = "".join(f"X-{n}: 1\r\n" for n in range(101))
