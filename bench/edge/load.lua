@@ -1,6 +1,12 @@
 -- What wrk sends: heads from a file (its first argument; without one, wrk's own), and the figures as one line of JSON.
 local heads, ends, at, number = {}, {}, 0, 0
 
+-- The URL's host is a preview's, because wrk names it in the TLS handshake; all of them are on this machine.
+local resolve = wrk.resolve
+function wrk.resolve(_, service)
+  resolve("127.0.0.1", service)
+end
+
 function init(args)
   if #args == 0 then return end
   local file = assert(io.open(args[1], "rb"))

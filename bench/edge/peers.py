@@ -62,6 +62,7 @@ def stagely(ports: Ports, files: Files, workers: int = 1) -> Command:
         "STAGELY_EDGE_TLS_LISTEN": f"127.0.0.1:{ports.tls}",
         "STAGELY_TLS_CERT": files.certificate,
         "STAGELY_TLS_KEY": files.key,
+        "STAGELY_EDGE_REDIRECT": "0",
         "STAGELY_REDIS_URL": f"redis://127.0.0.1:{ports.redis}/0",
         "STAGELY_DOMAIN": heads.DOMAIN,
         "STAGELY_EDGE_WORKERS": str(workers),

@@ -80,9 +80,9 @@ def requests(path: str = "/", kind: str = "", *, tls: bool = False) -> Load:
 
     async def run(on: Stage, target: Target, seconds: float) -> Figures:
         file = _head_file(on.folder, kind) if kind else None
-        url = f"https://127.0.0.1:{target.tls}{path}" if tls else f"http://127.0.0.1:{target.http}{path}"
+        origin = f"https://{heads.host(0)}:{target.tls}" if tls else f"http://{heads.host(0)}:{target.http}"
         with _cpu(on, target) as spent:
-            sent = await load.wrk(url, seconds, file)
+            sent = await load.wrk(origin + path, seconds, file)
         return [
             ("requests_per_s", sent.requests / sent.seconds, "1/s"),
             ("mb_per_s", sent.bytes / sent.seconds / 1e6, "MB/s"),

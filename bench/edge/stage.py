@@ -129,8 +129,9 @@ async def listening(on: Stage, target: Target) -> Target:
 
 
 async def _answers(port: int, tls: ssl.SSLContext | None) -> bool:
+    name = heads.host(0) if tls else None
     try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=name)
     except OSError:
         return False
     try:
