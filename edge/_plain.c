@@ -8,6 +8,10 @@
 #include <Python.h>
 #include <string.h>
 
+#ifndef RULES
+#error "Compile this by `python -m edge.compile`: RULES says for which rules of edge/plain.py it was made."
+#endif
+
 enum { TOKEN = 1, VALUE = 2, HOST = 4, DIGIT = 8, MARK = 16 };
 enum { LINES_MAX = 100, HOST_MAX = 253, PORT_MAX = 65535, LENGTH_DIGITS_MAX = 18 };
 
@@ -274,5 +278,8 @@ PyMODINIT_FUNC PyInit__plain(void)
         if (c >= '0' && c <= '9')
             kind[c] |= DIGIT;
     }
-    return PyModule_Create(&module);
+    PyObject *made = PyModule_Create(&module);
+    if (made != NULL && PyModule_AddStringConstant(made, "RULES", RULES) < 0)
+        Py_CLEAR(made);
+    return made;
 }

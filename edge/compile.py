@@ -12,6 +12,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from edge.plain import RULES
+
 _FLAGS = ("-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-missing-field-initializers", "-fPIC")
 _LINK = ("-shared", "-fstack-protector-strong", "-Wl,-z,relro,-z,now")
 
@@ -28,9 +30,9 @@ def compile_into(folder: Path) -> int:
     """As `main`, with what is made in that folder."""
     made = folder / f"_plain{sysconfig.get_config_var('EXT_SUFFIX')}"
     compiler = shlex.split(os.environ.get("CC", "cc"))
-    include = f"-I{sysconfig.get_path('include')}"
+    given = (f"-I{sysconfig.get_path('include')}", f'-DRULES="{RULES}"')
     try:
-        done = subprocess.run([*compiler, *_FLAGS, include, *_LINK, str(_SOURCE), "-o", str(made)], check=False)
+        done = subprocess.run([*compiler, *_FLAGS, *given, *_LINK, str(_SOURCE), "-o", str(made)], check=False)
     except OSError as error:
         print(
             f"edge.compile: {compiler[0]}: {error.strerror}. Install a C compiler (apt-get install gcc)",

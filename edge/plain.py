@@ -6,7 +6,9 @@ mean what that means. They exist twice: as one expression each, and compiled whe
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Callable
 
 FIELDS_MAX = 100
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
@@ -71,10 +73,16 @@ def response_head_by_expression(head: bytes) -> tuple[int, bytes, bytes, int] | 
     return int(status), reason, before + between + behind, int(length)
 
 
+RULES = hashlib.sha256(b" ".join((TOKEN, HOST.pattern, REQUEST_NAMES, RESPONSE_NAMES))).hexdigest()
+request_block: Callable[[bytes], tuple[bytes, bytes] | None] = request_block_by_expression
+response_head: Callable[[bytes], tuple[int, bytes, bytes, int] | None] = response_head_by_expression
+IS_COMPILED = False
 try:
-    from edge._plain import request_block as request_block
-    from edge._plain import response_head as response_head
+    from edge import _plain
 except ImportError:
-    request_block, response_head = request_block_by_expression, response_head_by_expression
-
-IS_COMPILED = request_block is not request_block_by_expression
+    pass  # Nobody compiled it.
+else:
+    # A reader left over from before the rules changed could let pass what is refused today.
+    if getattr(_plain, "RULES", "") == RULES:
+        request_block, response_head = _plain.request_block, _plain.response_head
+        IS_COMPILED = True

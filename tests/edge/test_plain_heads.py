@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from edge import plain
 from edge.head import BadResponse, HeadRefused, Request, Response, read_request, read_response
+from tests.edge.conftest import ROOT
+from tests.edge.reader import load
 
 pytestmark = pytest.mark.usefixtures("reads_heads")
 COUNT = 20_000
@@ -52,6 +57,22 @@ def response_or_none(head: bytes) -> Response | None:
         return read_response(head)
     except BadResponse:
         return None
+
+
+def test_compiled_reader_says_for_which_rules_it_was_made(compiled_reader: Path) -> None:
+    assert load(compiled_reader).RULES == plain.RULES
+
+
+@pytest.mark.parametrize("left_over", ["", "_plain.RULES = 'of last year'"])
+def test_reader_that_was_compiled_for_other_rules_is_not_used(left_over: str) -> None:
+    code = (
+        "import sys, types; _plain = sys.modules['edge._plain'] = types.ModuleType('edge._plain')\n"
+        f"{left_over}\nfrom edge import plain; print(plain.IS_COMPILED)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout == "False\n"
 
 
 def test_mutated_requests_mean_the_same_both_ways() -> None:
