@@ -22,7 +22,7 @@ check: python ## Lint, format, types, import rules
 	@deploy/temporal/check.sh
 
 test: setup ## All tests that take seconds, on real parts
-	$(BIN)/pytest -m "not slow"
+	@scripts/test.sh -m "not slow"
 
 test-all: setup ## All tests, the slow ones too
 	$(BIN)/pytest

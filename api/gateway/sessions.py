@@ -49,9 +49,6 @@ class Sessions:
         found = self._by_vm.get(vm_id)
         return found if found is not None and found.phase is Phase.OPEN else None
 
-    def vm_ids(self) -> list[str]:
-        return list(self._by_vm)
-
     def newcomers(self) -> list[Session]:
         """Those that said no HELLO yet."""
         self._new = {one for one in self._new if one.phase is Phase.WAITING}

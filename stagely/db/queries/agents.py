@@ -58,6 +58,12 @@ async def commands_of(engine: AsyncEngine, vm_ids: Sequence[str], *, only_open: 
         return [CommandRow(r.id, r.vm_id, r.run_id, r.kind, r.subject or "", r.body) for r in rows]
 
 
+async def with_open_commands(engine: AsyncEngine) -> list[str]:
+    """Living VMs that have a command without an answer, of whatever gateway."""
+    async with engine.connect() as connection:
+        return list((await connection.execute(_OPEN_COMMANDS)).scalars())
+
+
 async def mark_sent(engine: AsyncEngine, command_ids: Sequence[str]) -> None:
     """Remember when a command was last pushed."""
     async with engine.begin() as connection:
@@ -128,6 +134,11 @@ WHERE vm_id = ANY(CAST(:vm_ids AS text[])) AND (answered_at IS NULL OR NOT CAST(
     SELECT FROM agent_events e WHERE e.vm_id = c.vm_id AND e.command_id = c.id AND e.kind = 'result'
   ))
 ORDER BY created_at, id
+""")
+
+_OPEN_COMMANDS = text("""
+SELECT DISTINCT c.vm_id FROM agent_commands c JOIN vms v ON v.id = c.vm_id
+WHERE c.answered_at IS NULL AND v.state = 'running'
 """)
 
 _MARK_SENT = text("UPDATE agent_commands SET sent_at = now() WHERE id = ANY(CAST(:ids AS text[]))")
