@@ -6,7 +6,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 systems=(tests/activities tests/e2e tests/faults tests/workflows)
 kept=$(mktemp)
-trap 'kill "$first" 2>/dev/null; wait "$first"; cat "$kept"; rm -f "$kept"; exit 130' INT TERM
+first=
+trap 'if [ -n "$first" ]; then kill "$first" 2>/dev/null; wait "$first"; fi; cat "$kept"; rm -f "$kept"; exit 130' INT TERM
 .venv/bin/pytest "$@" "${systems[@]}" > "$kept" 2>&1 &
 first=$!
 .venv/bin/pytest "$@" "${systems[@]/#/--ignore=}"
