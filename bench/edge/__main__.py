@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
+from bench.choices import choices
 from bench.edge import idle, quota, report, scenarios
 from bench.edge.peers import PeerMissing
 from bench.edge.scenarios import Played
@@ -98,18 +99,12 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.edge", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures go")
     names = ",".join(SCENARIOS)
-    parser.add_argument("--scenarios", type=_scenarios, default=list(SCENARIOS), help=f"default: {names}")
+    parser.add_argument(
+        "--scenarios", type=choices("scenario", SCENARIOS), default=list(SCENARIOS), help=f"default: {names}"
+    )
     parser.add_argument("--rounds", type=int, default=0, help=f"of each scenario (default: {ROUNDS})")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} round of {scenarios.QUICK_SECONDS:.0f} s")
     return parser.parse_args()
-
-
-def _scenarios(text: str) -> list[str]:
-    names = text.split(",")
-    unknown = [name for name in names if name not in SCENARIOS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"unknown scenario {unknown[0]!r}: choose from {', '.join(SCENARIOS)}")
-    return names
 
 
 if __name__ == "__main__":

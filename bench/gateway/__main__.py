@@ -23,6 +23,7 @@ from pathlib import Path
 
 import uvloop
 
+from bench.choices import choices
 from bench.gateway import density, flood, herd, logs, machine
 from bench.gateway.stage import Played, Stage
 from bench.gateway.verdicts import ratios, verdicts
@@ -111,20 +112,14 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.gateway", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures go")
     names = ",".join(SCENARIOS)
-    parser.add_argument("--scenarios", type=_scenarios, default=list(SCENARIOS), help=f"default: {names}")
+    parser.add_argument(
+        "--scenarios", type=choices("scenario", SCENARIOS), default=list(SCENARIOS), help=f"default: {names}"
+    )
     parser.add_argument("--agents", type=int, default=0, help=f"of density and herd (default: {AGENTS})")
     parser.add_argument("--seconds", type=float, default=0, help=f"of density's heartbeats (default: {SECONDS:.0f})")
     what = f"{QUICK_AGENTS} agents, {QUICK_SECONDS:.0f} s, a heartbeat each {QUICK_HEARTBEAT_S:.0f} s"
     parser.add_argument("--quick", action="store_true", help=f"a look in minutes: {what}")
     return parser.parse_args()
-
-
-def _scenarios(text: str) -> list[str]:
-    names = text.split(",")
-    unknown = [name for name in names if name not in SCENARIOS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"unknown scenario {unknown[0]!r}: choose from {', '.join(SCENARIOS)}")
-    return names
 
 
 if __name__ == "__main__":

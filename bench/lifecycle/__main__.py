@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.choices import choices
 from bench.lifecycle import figures
 from bench.lifecycle.rounds import Crowd
 from bench.lifecycle.servers import Stores, stores
@@ -103,7 +104,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.lifecycle", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures go")
     parser.add_argument("--sizes", type=_sizes, default=[1, 10, 100], help="at once, e.g. 1,10 (default: 1,10,100)")
-    parser.add_argument("--targets", type=_targets, default=list(TARGETS), help="default: bare,stagely")
+    parser.add_argument(
+        "--targets", type=choices("target", TARGETS), default=list(TARGETS), help="default: bare,stagely"
+    )
     parser.add_argument(
         "--rounds", type=int, default=3, help=f"of sizes up to {SMALL}; larger ones have one (default: 3)"
     )
@@ -117,14 +120,6 @@ def _sizes(text: str) -> list[int]:
     if any(size < 1 for size in sizes):
         raise argparse.ArgumentTypeError(f"sizes are numbers from 1, got {text!r}")
     return sizes
-
-
-def _targets(text: str) -> list[str]:
-    names = text.split(",")
-    unknown = [name for name in names if name not in TARGETS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"unknown target {unknown[0]!r}: choose from {', '.join(TARGETS)}")
-    return names
 
 
 if __name__ == "__main__":
