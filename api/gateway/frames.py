@@ -21,25 +21,28 @@ _PLAIN = frozenset({WHOLE_TEXT, WHOLE_PING, WHOLE_PONG})
 _MAX_CONTROL_BYTES = 125
 
 
-def plain_frame(data: bytes, at: int) -> tuple[int, bytes, int] | None:
-    """The first byte, the unmasked payload and the end of a frame that is all there, beyond doubt, and as most are.
+def plain_frame(data: bytes, at: int) -> tuple[int, int, int] | None:
+    """The first byte of a frame that is beyond doubt and as most are, where its body begins, and where it ends.
 
-    None for every other: one that is cut, a fragment, a close frame, or one that must not come.
+    That end may lie behind the data. None for every other: one whose head is cut, a fragment, a close frame, or one
+    that must not come.
     """
     size = len(data)
     if size < at + 2 + MASK_BYTES or data[at] not in _PLAIN or not data[at + 1] & 0x80:
         return None
-    first, length, start = data[at], data[at + 1] & 0x7F, at + 2
+    first, length, body = data[at], data[at + 1] & 0x7F, at + 2 + MASK_BYTES
     if length > _MAX_CONTROL_BYTES:
         start = at + (4 if length == 126 else MAX_HEAD_BYTES)
+        body = start + MASK_BYTES
         least, length = (126 if length == 126 else 65536), int.from_bytes(data[at + 2 : start])
-        if first != WHOLE_TEXT or not least <= length <= MAX_FRAME_BYTES:
+        if body > size or first != WHOLE_TEXT or not least <= length <= MAX_FRAME_BYTES:
             return None
-    body = start + MASK_BYTES
-    end = body + length
-    if end > size:
-        return None
-    return first, apply_mask(data[body:end], data[start:body]), end
+    return first, body, body + length
+
+
+def unmask(data: bytes, body: int, end: int) -> bytes:
+    """The payload of a frame; its mask stands before its body."""
+    return apply_mask(data[body:end], data[body - MASK_BYTES : body])
 
 
 def unmasked(first_byte: int, payload: bytes) -> bytes:

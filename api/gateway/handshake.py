@@ -1,10 +1,14 @@
-"""The upgrade of an agent's connection: the plain request is answered here, every other one by the library. Pure."""
+"""The upgrade of an agent's connection: what a plain request is, and how every other one is answered. Pure."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import re
+from typing import Protocol
+
+from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
 
 from agent.protocol import CONNECT_PATH, NONCE_HEADER
 
@@ -20,6 +24,15 @@ _FIELD = re.compile(rb"([^:\r\n]+):[ \t]*([^\r\n]+)\r\n")
 _KEY = re.compile(rb"[0-9A-Za-z+/]{22}==")
 _KNOWN = frozenset({b"sec-websocket-key", b"sec-websocket-version"})
 _NOT_PLAIN = re.compile(rb"sec-websocket-|origin\Z|content-length\Z|transfer-encoding\Z|expect\Z|te\Z|trailer\Z")
+CROWDED_RETRY_S = "5"  # By then the queue of a herd is served; agents spread their next dials themselves.
+
+
+class Door(Protocol):
+    """What decides besides the request whether an agent is let in."""
+
+    def is_healthy(self) -> bool: ...
+
+    def is_crowded(self) -> bool: ...
 
 
 def plain_key(data: bytes) -> tuple[bytes, int] | None:
@@ -48,3 +61,32 @@ def acceptance(key: bytes, nonce: str) -> bytes:
     accept = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
     head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
     return head + accept + f"\r\n{NONCE_HEADER}: {nonce}\r\n\r\n".encode()
+
+
+def answer(handshake: ServerProtocol, request: Request, door: Door) -> Response:
+    """101 for an agent that may come in, and everything else with its reason."""
+    refusal = _refusal(handshake, request, door)
+    if refusal is not None:
+        return refusal
+    response = handshake.accept(request)
+    if response.status_code != 101:
+        response.headers["Sec-WebSocket-Version"] = "13"  # RFC 6455 section 4.2.2: say which version would do.
+    return response
+
+
+def _refusal(handshake: ServerProtocol, request: Request, door: Door) -> Response | None:
+    path = request.path.split("?", 1)[0]
+    hosts = request.headers.get_all("Host")
+    if path == "/healthz":
+        return handshake.reject(200, "ok\n") if door.is_healthy() else handshake.reject(503, "failed\n")
+    if path != CONNECT_PATH:
+        return handshake.reject(404, f"Agents connect to {CONNECT_PATH}.\n")
+    if len(hosts) != 1 or not HOST.fullmatch(hosts[0]):
+        return handshake.reject(400, "Exactly one Host header with the name of a host is needed.\n")
+    if door.is_crowded():
+        crowded = handshake.reject(503, "Too many agents come at once. Try again in a moment.\n")
+        crowded.headers["Retry-After"] = CROWDED_RETRY_S
+        return crowded
+    if "Origin" in request.headers:
+        return handshake.reject(403, "This address is for agents, not for browsers: no Origin, please.\n")
+    return None

@@ -22,6 +22,7 @@ from api.gateway.outbox import Outbox, RepositoryTokens
 from api.gateway.presence import Presence
 from api.gateway.session import Phase, SequenceGap, Session
 from api.gateway.sessions import Sessions
+from api.gateway.turns import Turns
 from api.gateway.websocket import LEAVING, AgentSocket
 from api.listen import BACKLOG, bind
 from stagely.logs import get_logger
@@ -53,6 +54,7 @@ class Gateway:
     ) -> None:
         self._settings = settings
         self._sessions = Sessions(clock)
+        self._turns = Turns()
         self._forwarder = Forwarder(engine, temporal, self._sessions)
         self._outbox = Outbox(engine, redis, self._sessions, tokens, self._forwarder.nudge)
         self._inbox = Inbox(engine, redis, clock, self._forwarder.nudge)
@@ -158,7 +160,7 @@ class Gateway:
         self._outbox.want(with_commands)
 
     def _new_socket(self) -> AgentSocket:
-        return AgentSocket(self)
+        return AgentSocket(self, self._turns)
 
     def _loops(self) -> Sequence[Callable[[], Coroutine[None, None, None]]]:
         return (

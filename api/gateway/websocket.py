@@ -1,6 +1,7 @@
 """One agent's socket: RFC 6455 on an asyncio.Protocol, plain frames by our own hand, the rest by `websockets`.
 
-No task, queue or timer per agent; a timer for a connection that ends, and for one that sends too fast.
+No task, queue or timer per agent; a timer for a connection that ends, and for one that sends too fast. Who sends much
+at once waits for its turn (`Turns`), so that nobody's few bytes wait behind many others' many.
 
 What nearly every agent sends all day, whole text frames and pings behind a plain upgrade, is taken and answered here:
 an agent at rest costs its socket, its session and no parser. Whatever is not beyond doubt goes to the library's
@@ -22,13 +23,14 @@ from typing import Protocol, cast
 from websockets import protocol as wire
 from websockets.exceptions import InvalidMessage
 from websockets.frames import CloseCode, Frame, Opcode
-from websockets.http11 import Request, Response
+from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from agent.protocol import CONNECT_PATH, NONCE_BYTES, NONCE_HEADER
-from api.gateway.frames import WHOLE_PING, WHOLE_PONG, WHOLE_TEXT, BadHead, plain_frame, unmasked
-from api.gateway.handshake import HOST, acceptance, plain_key
+from agent.protocol import NONCE_BYTES, NONCE_HEADER
+from api.gateway.frames import WHOLE_PING, WHOLE_PONG, WHOLE_TEXT, BadHead, plain_frame, unmask, unmasked
+from api.gateway.handshake import Door, acceptance, answer, plain_key
 from api.gateway.meter import owed_s, spent
+from api.gateway.turns import Turns
 from api.gateway.wire import Wire
 
 REPLACED = 4001  # Close codes of ours (RFC 6455 section 7.4.2: 4000 to 4999 are private).
@@ -37,15 +39,17 @@ GAP = 4009
 DEAF = 1  # Reasons to stop reading (bits): it does not read what we send,
 FULL = 2  # it has sent more than we have stored,
 FAST = 4  # it sends more than its share,
-LEAVING = 8  # or the gateway ends.
+TURN = 8  # it waits for its turn,
+LEAVING = 16  # or the gateway ends.
+AT_ONCE_BYTES = 8 * 1024  # More of one agent waits for its turn: these are 0.1 ms of work.
+TURN_BYTES = 32 * 1024  # A turn ends with the frame in which it has taken this much.
 WRITE_LIMIT_BYTES = 8 * 1024  # An agent that does not read this much of what we sent is not read from either.
 REST_S = 0.05  # Who sent too much rests a little longer than it must, and is then served several at once.
-CROWDED_RETRY_S = "5"  # By then the queue of a herd is served; agents spread their next dials themselves.
 LINGER_S = 2.0  # For the agent to end its side after we ended ours; closing at once could destroy our last words.
 REASON_LIMIT_BYTES = 123  # A close frame holds 125 bytes, two of them the code (RFC 6455 section 5.5).
 
 
-class Owner(Protocol):
+class Owner(Door, Protocol):
     """Who is told what a socket does. None of these may await."""
 
     def opened(self, socket: AgentSocket) -> None: ...
@@ -55,10 +59,6 @@ class Owner(Protocol):
     def closed(self, socket: AgentSocket) -> None: ...
 
     def failed(self, socket: AgentSocket, reason: str) -> None: ...
-
-    def is_healthy(self) -> bool: ...
-
-    def is_crowded(self) -> bool: ...
 
 
 class Stage(enum.Enum):
@@ -72,25 +72,29 @@ class AgentSocket(asyncio.Protocol):
 
     __slots__ = (
         "_held",
+        "_needs",
         "_owner",
         "_paid_at",
         "_pauses",
         "_stage",
         "_transport",
+        "_turns",
         "_wire",
         "nonce",
         "peer",
         "slot",
     )
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: Owner, turns: Turns) -> None:
         self._owner = owner
+        self._turns = turns
         self._transport: asyncio.Transport | None = None
         self._wire: Wire | None = None
         self._stage = Stage.NEW
         self._pauses = 0
         self._paid_at = 0.0
-        self._held = b""  # What was read already when reading was paused.
+        self._held: bytes | bytearray = b""  # Read and not taken: reading is paused, or a frame is not complete.
+        self._needs = 0  # So much must be held before it can be taken.
         self.nonce = ""  # What this connection's HELLO is signed over; the owner clears it when it took the HELLO.
         self.peer = ""  # For logs; stays after the connection ended.
         self.slot: object = None
@@ -104,17 +108,17 @@ class AgentSocket(asyncio.Protocol):
         self._owner.opened(self)
 
     def data_received(self, data: bytes) -> None:
-        at, size = 0, len(data)
-        while at < size and self._transport is not None:
-            if self._pauses:
-                self._held += data[at:]
-                return
-            at = self._next(data, at)
+        if not self._held and not self._pauses and len(data) <= AT_ONCE_BYTES:
+            self._read(data)
+            return
+        self._hold(data)
+        if not self._pauses and len(self._held) >= self._needs:
+            self._await_turn()
 
     def eof_received(self) -> None:
         """An agent that ends its side has said its last; between two frames there is nothing to answer."""
-        if self._stage is Stage.NEW and self._wire is None:
-            self._wire = Wire.of_request()
+        if self._wire is None and (self._stage is Stage.NEW or self._held):
+            self._give_up_waiting(Wire.of_request() if self._stage is Stage.NEW else Wire.of_frames())
         if self._wire is not None:
             self._wire.protocol.receive_eof()
             self._flush(self._wire)
@@ -146,6 +150,7 @@ class AgentSocket(asyncio.Protocol):
             return
         self._stage = Stage.ENDING
         by = self._wire = self._wire or Wire.of_frames()
+        self._needs = 0  # Of a frame that did not come whole the library keeps what came.
         by.protocol.send_close(code, reason.encode()[:REASON_LIMIT_BYTES].decode(errors="ignore"))
         self._flush(by)
 
@@ -166,10 +171,10 @@ class AgentSocket(asyncio.Protocol):
         was_paused, self._pauses = bool(self._pauses), self._pauses & ~reason
         if not was_paused or self._pauses:
             return
-        held, self._held = self._held, b""
-        self.data_received(held)
-        if not self._pauses and self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+        if self._held and len(self._held) >= self._needs:
+            self._await_turn()
+        else:
+            self._read_on()
 
     def is_paused_for(self, reason: int) -> bool:
         return bool(self._pauses & reason)
@@ -178,25 +183,72 @@ class AgentSocket(asyncio.Protocol):
     def unsent_bytes(self) -> int:
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
+    # What was read.
+
+    def _hold(self, data: bytes | memoryview) -> None:
+        if self._held:
+            self._held += data
+        else:
+            self._held = bytearray(data)
+
+    def _await_turn(self) -> None:
+        self.pause(TURN)
+        self._turns.ask(self._take_turn)
+
+    def _take_turn(self) -> None:
+        """Take of what is held as much as one turn allows; whoever else paused us asks for the next one."""
+        self._pauses &= ~TURN
+        if self._pauses or self._transport is None:
+            return
+        held, self._held, self._needs = bytes(self._held), b"", 0
+        self._read(held)
+        if not self._pauses:
+            self._read_on()
+
+    def _read(self, data: bytes) -> None:
+        """Take frame by frame; what cannot be taken now is held."""
+        at, size = 0, len(data)
+        while at < size and at < TURN_BYTES and not self._needs:
+            at = self._next(data, at)
+            if self._transport is None:
+                return
+            if self._pauses:
+                break
+        if at < size:
+            self._hold(memoryview(data)[at:])
+            if not self._pauses and not self._needs:
+                self._await_turn()
+
+    def _read_on(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
     # What stands next in the stream.
 
     def _next(self, data: bytes, at: int) -> int:
-        """Take the request, frame or piece of them that begins at `at`; where the next begins."""
+        """Take the request, frame or piece of them that begins at `at`; where the next begins.
+
+        A plain frame that is not complete stays: `_needs` then says how much it is.
+        """
         if self._wire is None:
-            end = self._take_frame(data, at) if self._stage is Stage.OPEN else self._take_request(data, at)
-            if end:
-                return end
+            taken = self._take_frame(data, at) if self._stage is Stage.OPEN else self._take_request(data, at)
+            if taken or self._needs:
+                return taken or at
             if self._stage is Stage.ENDING:
                 return len(data)
             self._wire = Wire.of_frames() if self._stage is Stage.OPEN else Wire.of_request()
         return self._take_piece(self._wire, data, at)
 
     def _take_frame(self, data: bytes, at: int) -> int:
-        """The end of a plain frame; 0 for every other, of which nothing was taken."""
+        """The end of a plain frame; 0 for every other and for one that is not complete: nothing was taken."""
         frame = plain_frame(data, at)
         if frame is None:
             return 0
-        first, payload, end = frame
+        first, body, end = frame
+        if end > len(data):
+            self._needs = end - at
+            return 0
+        payload = unmask(data, body, end)
         self._charge(len(payload))
         if first == WHOLE_TEXT:
             self._deliver(payload)
@@ -218,6 +270,12 @@ class AgentSocket(asyncio.Protocol):
         return self.nonce
 
     # By the library.
+
+    def _give_up_waiting(self, by: Wire) -> None:
+        """What is held will not become complete."""
+        self._wire, held, self._held, self._needs = by, bytes(self._held), b"", 0
+        if held:
+            self._take_piece(by, held, 0)
 
     def _take_piece(self, by: Wire, data: bytes, at: int) -> int:
         if by.protocol.eof_sent:
@@ -243,31 +301,13 @@ class AgentSocket(asyncio.Protocol):
 
     def _answer(self, by: Wire, request: Request) -> None:
         handshake = cast("ServerProtocol", by.protocol)  # cast: no other protocol yields a request.
-        response = self._refusal(handshake, request) or _accepted(handshake, request)
+        response = answer(handshake, request, self._owner)
         if response.status_code == 101:
             response.headers[NONCE_HEADER] = self._open()
         handshake.send_response(response)
         self._flush(by)
         if response.status_code == 101:
             self._wire = None
-
-    def _refusal(self, handshake: ServerProtocol, request: Request) -> Response | None:
-        path = request.path.split("?", 1)[0]
-        hosts = request.headers.get_all("Host")
-        if path == "/healthz":
-            is_healthy = self._owner.is_healthy()
-            return handshake.reject(200, "ok\n") if is_healthy else handshake.reject(503, "failed\n")
-        if path != CONNECT_PATH:
-            return handshake.reject(404, f"Agents connect to {CONNECT_PATH}.\n")
-        if len(hosts) != 1 or not HOST.fullmatch(hosts[0]):
-            return handshake.reject(400, "Exactly one Host header with the name of a host is needed.\n")
-        if self._owner.is_crowded():
-            crowded = handshake.reject(503, "Too many agents come at once. Try again in a moment.\n")
-            crowded.headers["Retry-After"] = CROWDED_RETRY_S
-            return crowded
-        if "Origin" in request.headers:
-            return handshake.reject(403, "This address is for agents, not for browsers: no Origin, please.\n")
-        return None
 
     def _take(self, by: Wire, frame: Frame) -> None:
         self._charge(len(frame.data))
@@ -321,12 +361,12 @@ class AgentSocket(asyncio.Protocol):
         self._paid_at = spent(self._paid_at, now, size_bytes)
         if self._paid_at > now and not self._pauses & FAST:
             self.pause(FAST)
-            asyncio.get_running_loop().call_later(owed_s(self._paid_at, now) + REST_S, self._read_on)
+            asyncio.get_running_loop().call_later(owed_s(self._paid_at, now) + REST_S, self._rested)
 
-    def _read_on(self) -> None:
+    def _rested(self) -> None:
         left_s = owed_s(self._paid_at, time.monotonic())
         if left_s:
-            asyncio.get_running_loop().call_later(left_s + REST_S, self._read_on)
+            asyncio.get_running_loop().call_later(left_s + REST_S, self._rested)
             return
         self.resume(FAST)
 
@@ -341,10 +381,3 @@ class AgentSocket(asyncio.Protocol):
     def _write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
-
-
-def _accepted(handshake: ServerProtocol, request: Request) -> Response:
-    response = handshake.accept(request)
-    if response.status_code != 101:
-        response.headers["Sec-WebSocket-Version"] = "13"  # RFC 6455 section 4.2.2: say which version would do.
-    return response

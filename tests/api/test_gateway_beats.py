@@ -13,6 +13,7 @@ from agent.protocol import AgentState, Heartbeat, Service, encode
 from api.clients import DATABASE_ERRORS
 from api.gateway.beats import GATHERING_S, SHOW_AGAIN_S, Beats
 from api.gateway.session import Session
+from api.gateway.turns import Turns
 from api.gateway.websocket import AgentSocket
 from edge.routes import Route, RouteStatus
 from stagely import routing
@@ -41,7 +42,7 @@ async def session(ledger: Ledger) -> Session:
     """An open one of env-1's preview."""
     await ledger.add_vm("vm-1", role="preview", state="running")
     await change(ledger, "UPDATE environments SET vm_id = 'vm-1' WHERE id = 'env-1'")
-    made = Session(AgentSocket(Echo()), 1000.0)
+    made = Session(AgentSocket(Echo(), Turns()), 1000.0)
     made.open(VM, 1000.0)
     return made
 
@@ -103,7 +104,7 @@ async def test_of_two_sessions_of_one_vm_the_newer_ones_heartbeat_is_shown(
     ledger: Ledger, redis: Redis, session: Session
 ) -> None:
     beats = Beats(ledger.engine, redis, Time(), 30)
-    newer = Session(AgentSocket(Echo()), 1000.0)
+    newer = Session(AgentSocket(Echo(), Turns()), 1000.0)
     newer.open(VM, 1000.0)
 
     hear(beats, session, DOWN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agent.protocol import Log
 from api.gateway.session import UNSTORED_LIMIT_BYTES, Session
+from api.gateway.turns import Turns
 from api.gateway.websocket import FULL, LEAVING, AgentSocket
 from stagely.db.queries.agents import EnrolledVm
 from tests.api.rfc6455.stand_in import Echo
@@ -13,7 +14,7 @@ LINE = Log(1, "", "deploy", "x\n")
 
 
 def a_session() -> Session:
-    session = Session(AgentSocket(Echo()), 0.0)
+    session = Session(AgentSocket(Echo(), Turns()), 0.0)
     session.open(VM, 0.0)
     return session
 

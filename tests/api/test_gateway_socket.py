@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from agent.protocol import MAX_FRAME_BYTES, Heartbeat, Refused, Welcome, encode
+from api.gateway.turns import Turns
 from api.gateway.websocket import AgentSocket
 from tests.api.ledger import IDLE, Ledger
 from tests.api.wire import DEADLINE_S, connected, dial
@@ -173,7 +174,7 @@ async def test_health_is_bad_while_no_loop_runs() -> None:
         def is_crowded(self) -> bool:
             return False
 
-    server = await asyncio.get_running_loop().create_server(lambda: AgentSocket(Failed()), "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(lambda: AgentSocket(Failed(), Turns()), "127.0.0.1", 0)
     async with server:
         answer = await raw(server.sockets[0].getsockname(), b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import uvloop
 
+from api.gateway.turns import Turns
 from api.gateway.websocket import AgentSocket
 
 
@@ -56,4 +57,4 @@ def listening() -> Iterator[int]:
 
 
 async def _listen() -> asyncio.Server:
-    return await asyncio.get_running_loop().create_server(lambda: AgentSocket(Echo()), "127.0.0.1", 0)
+    return await asyncio.get_running_loop().create_server(lambda: AgentSocket(Echo(), Turns()), "127.0.0.1", 0)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from api.gateway.turns import Turns
 from api.gateway.websocket import AgentSocket
 from tests.api.rfc6455.library import LEAVE, LEFT, Outcome, library_outcome, outcome, strict_outcome
 from tests.api.rfc6455.peer import TEXT, Said, frame, head, instead, masked, request
@@ -38,6 +39,19 @@ STRICTER = {
 }
 
 
+class TurnsByHand(Turns):
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked: list[Callable[[], None]] = []
+
+    def ask(self, take: Callable[[], None]) -> None:
+        self._asked.append(take)
+
+    def give_all(self) -> None:
+        while self._asked:
+            self._asked.pop(0)()
+
+
 class Leaving(Echo):
     """Sends every text back; closes on LEAVE."""
 
@@ -49,10 +63,13 @@ class Leaving(Echo):
 
 
 def our_outcome(given: Case) -> Outcome:
-    transport, socket = KeptTransport(), AgentSocket(Leaving())
+    turns = TurnsByHand()
+    transport, socket = KeptTransport(), AgentSocket(Leaving(), turns)
     socket.connection_made(transport)
     for piece in given.pieces:
         socket.data_received(piece)
+        turns.give_all()
+        assert transport.is_read
     if given.ends:
         socket.eof_received()
     return outcome(bytes(transport.written), transport.has_ended)

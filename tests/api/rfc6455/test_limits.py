@@ -9,6 +9,7 @@ import tracemalloc
 import pytest
 
 from api.gateway.meter import BURST_S, MESSAGES_PER_S
+from api.gateway.turns import Turns
 from api.gateway.websocket import LINGER_S, AgentSocket
 from tests.api.rfc6455.peer import CONT, PONG, TEXT, close, connected, fragments, frame, head, ping, request, talk, text
 from tests.api.rfc6455.stand_in import Echo
@@ -127,7 +128,7 @@ class Cutting(Echo):
 
 
 def opened(transport: KeptTransport, owner: Echo | None = None) -> AgentSocket:
-    socket = AgentSocket(owner or Echo())
+    socket = AgentSocket(owner or Echo(), Turns())
     socket.connection_made(transport)
     socket.data_received(request())
     return socket

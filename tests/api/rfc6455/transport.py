@@ -12,6 +12,7 @@ class KeptTransport(asyncio.Transport):
         self.has_ended = False
         self.was_closed = False
         self.was_aborted = False
+        self.is_read = True
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.has_ended, "written behind the end"
@@ -35,3 +36,9 @@ class KeptTransport(asyncio.Transport):
 
     def get_write_buffer_size(self) -> int:
         return 0
+
+    def pause_reading(self) -> None:
+        self.is_read = False
+
+    def resume_reading(self) -> None:
+        self.is_read = True
