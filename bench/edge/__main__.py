@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.choices import choices
-from bench.edge import idle, quota, report, scenarios
+from bench.edge import idle, peers, quota, report, scenarios
 from bench.edge.peers import PeerMissing
 from bench.edge.scenarios import Played
 from bench.edge.stage import Stage, StageFailed, Target, stage
@@ -51,6 +51,7 @@ SCENARIOS: dict[str, Scenario] = {
     "latency": _in_turn("latency", scenarios.latency),
     "idle": idle.play,
     "processes": quota.play,
+    "metrics": partial(scenarios.in_turn, "metrics", scenarios.requests(), among=peers.COUNTING),
 }
 
 

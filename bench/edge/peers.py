@@ -13,6 +13,7 @@ from bench.edge import configs, heads
 from bench.edge.configs import Files, Ports
 
 DIRECT, STAGELY, GO, LUA, NGINX, HAPROXY, CADDY = "direct", "stagely", "go", "nginx-lua", "nginx", "haproxy", "caddy"
+UNCOUNTED = "uncounted"
 _SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", "/usr/local/go/bin"])
 _LUA_FILES = (
     "/usr/share/nginx/modules-available/mod-http-lua.conf",
@@ -69,6 +70,10 @@ def stagely(ports: Ports, files: Files, workers: int = 1) -> Command:
         "STAGELY_EDGE_RATE_LIMIT": "0",
     }
     return Command([sys.executable, "-m", "edge"], environment)
+
+
+def _uncounted(ports: Ports, files: Files) -> Command:
+    return Command([sys.executable, "-m", "bench.edge.uncounted"], stagely(ports, files).environment)
 
 
 def _go(ports: Ports, files: Files) -> Command:
@@ -136,3 +141,4 @@ PEERS = (
     Peer(GO, _go),
     Peer(STAGELY, stagely),
 )
+COUNTING = (Peer(UNCOUNTED, _uncounted), Peer(STAGELY, stagely))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,21 +29,25 @@ class Played:
     missing: list[str] = field(default_factory=list)
 
 
-async def in_turn(scenario: str, loads: Load, on: Stage, direct: Target, rounds: int) -> Played:
+async def in_turn(
+    scenario: str, loads: Load, on: Stage, direct: Target, rounds: int, among: Sequence[peers.Peer] = peers.PEERS
+) -> Played:
     """The scenario's rounds on every target that can be had."""
     played = Played()
     with ExitStack() as stack:
         targets = [direct] if scenario != "tls" else []
-        targets += await _targets(scenario, on, stack, played)
+        targets += await _targets(scenario, among, on, stack, played)
         for number in range(rounds + 1):
             for target in targets:
                 await _round(scenario, loads, on, target, number, played)
     return played
 
 
-async def _targets(scenario: str, on: Stage, stack: ExitStack, played: Played) -> list[Target]:
+async def _targets(
+    scenario: str, among: Sequence[peers.Peer], on: Stage, stack: ExitStack, played: Played
+) -> list[Target]:
     found = []
-    for peer in peers.PEERS:
+    for peer in among:
         try:
             target = await listening(on, stack.enter_context(proxy(on, peer)))
         except (PeerMissing, StageFailed) as missing:
