@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from bench.gateway import frames, hostile
+from bench.gateway import frames, hostile, machine
 from bench.gateway.agents import Crowd
 from bench.gateway.beats import beat_evenly
 from bench.gateway.machine import Spent
@@ -74,7 +74,8 @@ async def _of_target(stage: Stage, plan: Plan, name: str) -> Played:
     async with scene(stage, f"{NAME}_{name}", GOOD + FLOODERS + DEAF, PREVIEW) as where:
         with target(name, where, stage.folder / f"{NAME}-{name}.log", HEARTBEAT_S) as server:
             await server.listening()
-            seen = await Flood(plan, server, where.residents).run()
+            with machine.unhindered():
+                seen = await Flood(plan, server, where.residents).run()
     return Played(figures(name, seen), seen.missing)
 
 
@@ -145,8 +146,7 @@ class Flood:
         file, log = folder / f"{self._server.name}-{kind}.json", folder / f"{self._server.name}-{kind}.log"
         hostile.write_residents(file, residents)
         orders = hostile.Orders(kind, self._server.port, str(file))
-        # Nicer than the good ones, whose waits are measured on the same core.
-        argv = ["nice", "-n", "5", sys.executable, "-m", "bench.gateway.hostile", orders.to_text()]
+        argv = [sys.executable, "-m", "bench.gateway.hostile", orders.to_text()]
         report = hostile.Report()
         with ExitStack() as stack:
             process = stack.enter_context(child(argv, log))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
-from bench.gateway.machine import Meter, TooSmall, allow_files, cpu_seconds, parse_busy, parse_pss, pss_kib
+from bench.gateway.machine import Meter, TooSmall, allow_files, cpu_seconds, parse_busy, parse_pss, pss_kib, unhindered
 
 SMAPS = """55d0-7ffd ---p 00000000 00:00 0                          [rollup]
 Rss:               14236 kB
@@ -54,3 +56,27 @@ def test_a_process_that_ended_has_no_cpu_clock() -> None:
 def test_more_agents_than_descriptors_are_refused_with_the_limit() -> None:
     with pytest.raises(TooSmall, match="need 1000000000200 open files"):
         allow_files(1_000_000_000_000)
+
+
+def may_go_before_others() -> bool:
+    usual = os.sched_getscheduler(0)
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except PermissionError:
+        return False
+    os.sched_setscheduler(0, usual, os.sched_param(0))
+    return True
+
+
+@pytest.mark.skipif(not may_go_before_others(), reason="only root with CAP_SYS_NICE may go before others")
+def test_load_goes_before_others_for_as_long_as_it_measures_and_its_children_do_not() -> None:
+    usual = os.sched_getscheduler(0)
+    asks = [sys.executable, "-c", "import os; print(os.sched_getscheduler(0))"]
+
+    with unhindered():
+        meanwhile = os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK
+        child = subprocess.run(asks, capture_output=True, check=True)
+
+    assert meanwhile == os.SCHED_FIFO
+    assert int(child.stdout) == os.SCHED_OTHER
+    assert os.sched_getscheduler(0) == usual
