@@ -16,6 +16,8 @@ from api.clients import REDIS_TIMEOUT_S
 from api.gateway.forward import Forwarder
 from api.gateway.sessions import Sessions
 from api.gateway.websocket import GAP, REVOKED
+from stagely.db.queries.timeline import set_run
+from stagely.states import RunState
 from tests.api.ledger import Ledger, build_order, deploy_order
 from tests.api.wire import DEADLINE_S, WireAgent, connected
 from tests.api.world import OpenGateway, Running, eventually, identity, signals, start_owner
@@ -209,6 +211,41 @@ async def test_steps_show_what_a_command_does_now(
     assert first == [("clone", "api", "running")]
     assert second == [("clone", "api", "completed"), ("build", "api", "running")]
     assert await ledger.steps() == [("clone", "api", "completed"), ("build", "api", "failed")]
+
+
+async def test_command_begun_anew_shows_its_steps_from_the_first_on(gateway: Running, ledger: Ledger) -> None:
+    await ledger.add_vm("vm-1")
+    await ledger.add_command(build_order("vm-1"))
+
+    async with connected(gateway.address, identity("vm-1")) as (agent, _):
+        await agent.say(Status(1, BUILD, AgentState.BUILDING, "clone"))
+        await agent.hear_until(Ack)
+        await agent.say(Status(2, BUILD, AgentState.BUILDING, "build"))
+        await agent.hear_until(Ack)
+        await agent.say(Status(3, BUILD, AgentState.BUILDING, "clone"))
+        await agent.hear_until(Ack)
+        first = await ledger.steps()
+        await agent.say(Status(4, BUILD, AgentState.BUILDING, "build"))
+        await agent.hear_until(Ack)
+
+    assert first == [("clone", "api", "running")]
+    assert await ledger.steps() == [("clone", "api", "completed"), ("build", "api", "running")]
+
+
+async def test_steps_of_a_run_that_has_ended_stay_as_they_are(gateway: Running, ledger: Ledger) -> None:
+    await ledger.add_vm("vm-1")
+    await ledger.add_command(build_order("vm-1"))
+    await ledger.add_run()
+    async with ledger.engine.begin() as db:
+        await set_run(db, "run-1", RunState.CANCELLED)
+    ended = await ledger.steps()
+
+    async with connected(gateway.address, identity("vm-1")) as (agent, _):
+        await agent.say(Status(1, BUILD, AgentState.BUILDING, "clone"))
+        await agent.hear_until(Ack)
+
+    assert ("build", "api", "cancelled") in ended
+    assert await ledger.steps() == ended
 
 
 async def test_services_of_a_result_travel_with_it(gateway: Running, ledger: Ledger, temporal_client: Client) -> None:

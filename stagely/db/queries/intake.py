@@ -172,7 +172,9 @@ async def _stored_seqs(driver: Driver, chunks: Sequence[NewChunk]) -> dict[tuple
 
 async def _mark_step(driver: Driver, mark: StepMark) -> None:
     subject = (mark.environment_id, mark.run_id, mark.subject)
-    await driver.execute(_END_STEPS, *subject, mark.name, mark.state)
+    if mark.name:
+        await driver.execute(_TAKE_BACK_STEPS, *subject, mark.name)
+    await driver.execute(_END_STEPS, *subject, mark.state)
     if mark.name:
         await driver.execute(_BEGIN_STEP, *subject, mark.name, mark.team_id)
 
@@ -215,10 +217,18 @@ ON CONFLICT DO NOTHING
 RETURNING vm_id, boot_id, seq
 """
 
-_END_STEPS = """
-UPDATE steps SET state = CASE WHEN $4 = '' THEN $5 ELSE 'completed' END, ended_at = now()
-WHERE environment_id = $1 AND run_id = $2 AND subject = $3 AND state = 'running'
-  AND name <> $4 AND name IN ('clone', 'build', 'push', 'pull', 'up', 'health')
+_IN_ORDER = "array['clone', 'build', 'push', 'pull', 'up', 'health']"
+
+# In this order steps follow one another: what is not before the one that begins is of an attempt that was cut short.
+_TAKE_BACK_STEPS = f"""
+DELETE FROM steps WHERE environment_id = $1 AND run_id = $2 AND subject = $3
+  AND array_position({_IN_ORDER}, name) >= array_position({_IN_ORDER}, $4)
+  AND NOT EXISTS (SELECT FROM workflow_runs WHERE id = $2 AND ended_at IS NOT NULL)
+"""
+
+_END_STEPS = f"""
+UPDATE steps SET state = CASE $4 WHEN 'running' THEN 'completed' ELSE $4 END, ended_at = now()
+WHERE environment_id = $1 AND run_id = $2 AND subject = $3 AND state = 'running' AND name = ANY({_IN_ORDER})
 """
 
 _BEGIN_STEP = """
