@@ -6,6 +6,7 @@ agent/buildkit.py. zstd layers and the build cache of the project go the same wa
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import contextlib
 import json
@@ -67,7 +68,7 @@ class Builder:
             return _digest(order, places.metadata)
         finally:
             stream.close()
-            shutil.rmtree(folder, ignore_errors=True)
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _clone(self, order: Build, folder: Path, report: Reporter, stream: LogStream) -> Places:
         tree = folder / "tree"

@@ -1,5 +1,7 @@
 """What buildx is told, and that secrets are no part of it."""
 
+import asyncio
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +32,7 @@ ORDER = Build(
     args={"VERSION": "1", "EMPTY": ""},
     secrets=(SecretValue("NPM_TOKEN", "hush"), SecretValue("OTHER", "quiet")),
 )
+FILES = 5_000
 PLACES = Places(Path("/t"), Path("/t/services/api"), Path("/t/services/api/Dockerfile.prod"), Path("/m.json"))
 
 
@@ -73,13 +76,30 @@ def test_a_path_out_of_the_work_tree_is_refused(tmp_path: Path, path: str) -> No
     ],
 )
 async def test_a_field_that_would_add_a_setting_of_its_own_is_refused(tmp_path: Path, field: str, order: Build) -> None:
-    outbox, patterns = Outbox(Spool(tmp_path / "spool"), ResultStore(tmp_path / "results")), Patterns()
-    report = Reporter("c1", AgentState.BUILDING, outbox, patterns, Batcher())
-
     with pytest.raises(StepFailed, match=f"target api: {field} must be of letters"):
-        await Builder(tmp_path / "work", tmp_path / "run", {}).build(order, report)
+        await Builder(tmp_path / "work", tmp_path / "run", {}).build(order, reporter(tmp_path))
 
     assert not (tmp_path / "work").exists()
+
+
+async def test_the_agent_goes_on_while_a_big_work_tree_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, made = tmp_path / "work", tmp_path / "made"
+    checkout = f"(cd \"$GIT_WORK_TREE\" && seq {FILES} | xargs touch && touch '{made}')"
+    (tmp_path / "git").write_text(f'#!/bin/sh\n[ "$1" != checkout ] || {checkout}\n')
+    (tmp_path / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+    async with asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(until_half_removed(work, made))
+        with pytest.raises(StepFailed, match="is no folder of"):
+            await Builder(work, tmp_path / "run", {}).build(ORDER, reporter(tmp_path))
+        was_seen = watching.done()
+        watching.cancel()
+
+    assert was_seen
+    assert list((work / "builds").iterdir()) == []
 
 
 def test_paths_inside_the_work_tree_are_opened(tmp_path: Path) -> None:
@@ -110,3 +130,16 @@ def test_a_registry_token_that_a_killed_agent_left_is_removed(tmp_path: Path) ->
 def test_without_a_token_docker_is_told_nothing(tmp_path: Path) -> None:
     with credentials(tmp_path, "r/x", "") as variables:
         assert variables == {}
+
+
+def reporter(folder: Path) -> Reporter:
+    outbox = Outbox(Spool(folder / "spool"), ResultStore(folder / "results"))
+    return Reporter("c1", AgentState.BUILDING, outbox, Patterns(), Batcher())
+
+
+async def until_half_removed(work: Path, made: Path) -> None:
+    """Return when the loop has had a look at a tree that is being removed."""
+    while True:
+        await asyncio.sleep(0)
+        if made.exists() and 0 < len(list(work.glob("builds/*/tree/*"))) < FILES:
+            return
