@@ -15,20 +15,20 @@ repeated one with the Result it already has.
 
 Versions. Each end speaks its own VERSION and the one before. Hello says the agent's; both take the older of the two,
 and Welcome names it (`negotiate`). Hello, Refused, Welcome and Ack never change. A version may add messages
-(ADDED_MESSAGES) and fields with a default (`added_in`); it renames, removes and reinterprets none. Whoever sends says
-the agreed version to `encode`, which leaves out what that version does not know. docs/agent-protocol.md has it all.
+(ADDED_MESSAGES) and fields with a default (`fields.added_in`); it renames, removes and reinterprets none. Whoever
+sends says the agreed version to `encode`, which leaves out what that version does not know. docs/agent-protocol.md
+has it all.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import enum
-import json
 import typing
 from dataclasses import dataclass, field
 
+from agent.fields import plain_fields, text_of
 from agent.strict import ProtocolError as ProtocolError
-from agent.strict import build, is_sayable, object_of
+from agent.strict import build, object_of
 
 VERSION = 1
 MAX_FRAME_BYTES = 256 * 1024  # Larger than any command with 200 secrets of 1 KB; small enough that 10,000 agents fit.
@@ -39,17 +39,6 @@ WELCOME_TIMEOUT_S = 60.0  # An agent's patience. Behind a herd of 10,000 the que
 INGRESS_PORT = 9443  # The first exposed service; the i-th one is reached at INGRESS_PORT + i.
 MAX_LOG_BYTES = 64 * 1024  # One Log message; the agent batches for 100 ms or up to this.
 _HELLO_DOMAIN = "stagely agent hello v1"  # Nothing else that this key may ever sign begins with this line.
-_ADDED_IN = "added_in"
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))  # json.dumps makes one a call.
-
-
-T = typing.TypeVar("T")
-
-
-def added_in(version: int, default: T) -> T:
-    """A field that came with this version. Whoever speaks an older one must be able to do without it."""
-    made: T = field(default=default, metadata={_ADDED_IN: version})
-    return made
 
 
 class Outcome(enum.StrEnum):
@@ -357,49 +346,10 @@ def encode(message: Message, version: int = VERSION) -> str:
     since = ADDED_MESSAGES.get(type(message), 1)
     if since > version:
         raise ProtocolError("unsupported_version", f"{name} came with version {since}, the other end speaks {version}")
-    try:
-        fields = {"type": name, **plain_fields(message, version)}
-        text = _ENCODER.encode(fields)
-    except ValueError as error:
-        raise ProtocolError("bad_value", f"{name} holds a number that is not finite") from error
-    if "\\u0000" in text or not text.isascii():
-        _refuse_unsayable(fields, name)
+    text = text_of(plain_fields(message, version), name)
     if len(text) > MAX_FRAME_BYTES // 4 and len(text.encode()) > MAX_FRAME_BYTES:
         raise ProtocolError("frame_too_large", f"{name} has more than {MAX_FRAME_BYTES} bytes")
     return text
-
-
-def _refuse_unsayable(value: object, where: str) -> None:
-    if isinstance(value, dict):
-        for key, part in value.items():
-            _refuse_unsayable(key, where)
-            _refuse_unsayable(part, f"{where}.{key[:40]!a}".replace("'", ""))
-    elif isinstance(value, list):
-        for at, part in enumerate(value):
-            _refuse_unsayable(part, f"{where}[{at}]")
-    elif isinstance(value, str) and not is_sayable(value):
-        raise ProtocolError("bad_value", f"{where} holds a lone surrogate or NUL")
-
-
-def plain_fields(message: object, version: int = VERSION) -> dict[str, object]:
-    """A message's (or a part's) fields as JSON takes them, without those that came after `version`."""
-    return {name: _plain(getattr(message, name), version) for name, since in _sent(type(message)) if since <= version}
-
-
-def _plain(value: object, version: int) -> object:
-    if isinstance(value, tuple):
-        return [_plain(part, version) for part in value]
-    return plain_fields(value, version) if dataclasses.is_dataclass(value) else value
-
-
-_SENT: dict[type, tuple[tuple[str, int], ...]] = {}
-
-
-def _sent(cls: type) -> tuple[tuple[str, int], ...]:
-    """The fields' names, each with the version it came with."""
-    if cls not in _SENT:
-        _SENT[cls] = tuple((f.name, f.metadata.get(_ADDED_IN, 1)) for f in dataclasses.fields(cls))
-    return _SENT[cls]
 
 
 def decode_to_core(text: str) -> ToCore:

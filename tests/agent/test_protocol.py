@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from agent import protocol
+from agent.fields import added_in, plain_fields
 from agent.protocol import (
     MAX_FRAME_BYTES,
     Ack,
@@ -21,12 +22,10 @@ from agent.protocol import (
     Result,
     Service,
     ToCore,
-    added_in,
     decode_to_agent,
     decode_to_core,
     encode,
     negotiate,
-    plain_fields,
 )
 
 
