@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import hashlib
 import ipaddress
 import json
 import re
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 
 TTL_S = 3600  # Architecture overview: one hour, refreshed by heartbeats every 30 s.
 MAX_RECORD_BYTES = 4096
+VM_DOMAIN = "vm.stagely.internal"  # ICANN reserved `.internal` for private use in 2024: no public CA may certify it.
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")  # RFC 1123: one DNS label, lower case.
 
 
@@ -37,7 +39,7 @@ class Route:
 
     ip, port: the VM's address as the cloud names it and the ingress port there; "" and 0 unless `status` is ready.
     project, team, pr: become X-Stagely-Project, -Team and -PR. environment: its id.
-    tls: the ingress speaks TLS with the environment's identity (false only in dev).
+    tls: the ingress speaks TLS with the environment's identity, `vm_name` (false only in dev).
     phase: one short sentence for the page, e.g. "building 2 images". since: Unix seconds when that phase began.
     log_url: where a person reads more, or "".
     """
@@ -53,6 +55,14 @@ class Route:
     phase: str = ""
     since: float = 0.0
     log_url: str = ""
+
+
+def vm_name(environment: str) -> str:
+    """The DNS name that the certificate of an environment's VM bears, whatever address the VM has.
+
+    A digest: every id becomes a valid label, and who is dialled by mistake learns nothing from the handshake's SNI.
+    """
+    return f"{hashlib.sha256(environment.encode()).hexdigest()[:32]}.{VM_DOMAIN}"
 
 
 def is_label(text: str) -> bool:
