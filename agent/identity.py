@@ -21,6 +21,7 @@ from agent.session import Credential
 OPENSSL = "/usr/bin/openssl"
 OPENSSL_TIMEOUT_S = 10.0  # It takes 5 ms; a machine that boots or builds takes its time.
 SESSION_FILE = "session.json"
+KEY_FILE = "agent.key"
 SECRET_BYTES = 32
 SIGNATURE_BYTES = 64
 _PUBLIC_HEAD = bytes.fromhex("302a300506032b6570032100")  # RFC 8410 section 4: what precedes the key's 32 bytes.
@@ -38,7 +39,7 @@ class CredentialStore:
     """The key and the session of one machine. `open` comes first."""
 
     def __init__(self, state_dir: Path, run_dir: Path, openssl: str = OPENSSL) -> None:
-        self._key = state_dir / "agent.key"
+        self._key = state_dir / KEY_FILE
         self._session = state_dir / SESSION_FILE
         self._message = run_dir / "hello.unsigned"
         self._openssl = openssl

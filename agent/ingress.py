@@ -2,16 +2,19 @@
 
 Port INGRESS_PORT + i belongs to the i-th exposed service. Who connects is held back when the other side is slow, one
 side may finish sending before the other, and a container that was replaced is found again at the next connection.
+Once the machine has a certificate its ports speak TLS and nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable
 
 from agent.protocol import INGRESS_PORT, Exposed
 from agent.relay import Half, Visitor
+from agent.tls import TlsServer
 
 CONNECT_TIMEOUT_S = 5.0  # A container on this machine answers within a millisecond or not at all.
 CONNECT_TRIES = 10  # A service that is being replaced is away for about a second.
@@ -23,13 +26,24 @@ log = logging.getLogger("stagely.agent.ingress")
 
 Address = tuple[str, int]
 Resolve = Callable[[Exposed], Address | None]
+Tls = Callable[[], ssl.SSLContext | None]
+
+
+def _plain() -> None:
+    return None
 
 
 class Ingress:
-    """Listens for what `expose` was told last. `run` does the work until cancelled and closes every port then."""
+    """Listens for what `expose` was told last. `run` does the work until cancelled and closes every port then.
 
-    def __init__(self, resolve: Resolve, host: str = "0.0.0.0", first_port: int = INGRESS_PORT) -> None:
+    `tls` is asked at each new connection: with what to speak TLS, or None for plain TCP.
+    """
+
+    def __init__(
+        self, resolve: Resolve, host: str = "0.0.0.0", first_port: int = INGRESS_PORT, tls: Tls = _plain
+    ) -> None:
         self._resolve = resolve
+        self._tls = tls
         self._host = host
         self._first_port = first_port
         self._wanted: tuple[Exposed, ...] = ()
@@ -73,7 +87,7 @@ class Ingress:
             self._changed.set()
 
     async def _listen(self, exposed: Exposed, group: asyncio.TaskGroup) -> tuple[_Door, asyncio.Server]:
-        door = _Door(exposed, self._resolve, group)
+        door = _Door(exposed, self._resolve, self._tls, group)
         port = self._first_port + len(self._servers) if self._first_port else 0
         loop = asyncio.get_running_loop()
         server = await loop.create_server(door.visitor, self._host, port, backlog=BACKLOG, reuse_address=True)
@@ -86,13 +100,15 @@ class Ingress:
 class _Door:
     """One listening port."""
 
-    def __init__(self, exposed: Exposed, resolve: Resolve, group: asyncio.TaskGroup) -> None:
+    def __init__(self, exposed: Exposed, resolve: Resolve, tls: Tls, group: asyncio.TaskGroup) -> None:
         self.exposed = exposed
         self._resolve = resolve
+        self._tls = tls
         self._group = group
 
     def visitor(self) -> asyncio.Protocol:
-        return Visitor(self._lead_in)
+        visitor, context = Visitor(self._lead_in), self._tls()
+        return TlsServer(context, visitor) if context is not None else visitor
 
     def _lead_in(self, visitor: Visitor) -> None:
         self._group.create_task(self._connect(visitor))

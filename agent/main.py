@@ -12,6 +12,7 @@ from agent import health, registry, watchdog
 from agent.budget import LogBudget
 from agent.build import Builder
 from agent.buildkit import BuildkitSocket
+from agent.certificate import Certificate
 from agent.commands import Commands, Crew
 from agent.config import Config
 from agent.connection import Backoff, Connection, Contact, Ends
@@ -34,6 +35,7 @@ from agent.session import (
     Forget,
     Hide,
     Identity,
+    Install,
     PowerOff,
     Session,
     Welcomed,
@@ -65,13 +67,18 @@ class Agent:
         for command_id, seq in self._outbox.unsaid_results().items():
             self._session.finished(command_id, seq)
         self._credentials = CredentialStore(config.state_dir, config.run_dir)
+        self._certificate = Certificate(config.state_dir)
         self._contact = Contact(time.monotonic())
         self._assemble(first_port)
 
     def _assemble(self, first_port: int) -> None:
         config, engine = self._config, Engine(self._config.docker_socket)
         self._containers = Containers(engine)
-        self.ingress = Ingress(lambda exposed: address(self._containers, exposed), first_port=first_port)
+        self.ingress = Ingress(
+            lambda exposed: address(self._containers, exposed),
+            first_port=first_port,
+            tls=lambda: self._certificate.context,
+        )
         self._logs = ServiceLogs(
             config.state_dir, engine, self._containers, self._outbox, self._patterns, self._batcher
         )
@@ -86,6 +93,7 @@ class Agent:
         deployer.remove_leftovers()
 
     async def run(self) -> None:
+        self._certificate.restore()
         if self._preview.restore():
             self._commands.rest_state = self._last_outcome()
         try:
@@ -114,6 +122,8 @@ class Agent:
                 self._commands.execute(command, self._group)
             case Cancel(stop_id=stop_id, target_id=target_id):
                 self._commands.cancel(stop_id, target_id)
+            case Install(command=command):
+                self._commands.answer(self._certificate.install(command))
             case AnswerAgain(result=result):
                 self._commands.answer(result)
             case Hide(values=values):

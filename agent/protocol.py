@@ -6,11 +6,11 @@ them. Only the standard library is used: this file travels to every VM and is th
 control plane imports.
 
     agent to core: Hello Heartbeat Log Status Result
-    core to agent: Welcome Build Deploy Prepare Stop Shutdown Ack Mask Refused
+    core to agent: Welcome Build Deploy Prepare Stop Shutdown Ack Mask Refused Certify
 
 Reliability. Log, Status and Result carry `seq`, counted from 1 without gaps for one `boot_id`; the agent spools them
-until an Ack with a seq at or above theirs. Build, Deploy, Prepare, Stop and Shutdown carry `command_id`; the core
-sends a command again until it was answered by a Result, so an agent executes each command_id once and answers a
+until an Ack with a seq at or above theirs. Build, Deploy, Prepare, Stop, Shutdown and Certify carry `command_id`; the
+core sends a command again until it was answered by a Result, so an agent executes each command_id once and answers a
 repeated one with the Result it already has.
 
 Versions. Each end speaks its own VERSION and the one before. Hello says the agent's; both take the older of the two,
@@ -30,7 +30,7 @@ from agent.fields import plain_fields, text_of
 from agent.strict import ProtocolError as ProtocolError
 from agent.strict import build, object_of
 
-VERSION = 1
+VERSION = 2
 MAX_FRAME_BYTES = 256 * 1024  # Larger than any command with 200 secrets of 1 KB; small enough that 10,000 agents fit.
 CONNECT_PATH = "/v1/agent/connect"
 NONCE_HEADER = "Stagely-Nonce"  # Of the 101 response: NONCE_BYTES in hex, which this connection's Hello is signed over.
@@ -293,15 +293,27 @@ class Refused:
     final: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Certify:
+    """The identity of this VM's ingress: an X.509 certificate for the agent's own key, PEM, valid for a day.
+
+    From its Result on every new connection to an ingress port is TLS 1.3 with the newest certificate; open connections
+    go on. A VM that never got one takes plain connections. Since version 2.
+    """
+
+    command_id: str
+    certificate: str
+
+
 ToCore = Hello | Heartbeat | Log | Status | Result
-ToAgent = Welcome | Build | Deploy | Prepare | Stop | Shutdown | Ack | Mask | Refused
-Command = Build | Deploy | Prepare | Stop | Shutdown
+ToAgent = Welcome | Build | Deploy | Prepare | Stop | Shutdown | Ack | Mask | Refused | Certify
+Command = Build | Deploy | Prepare | Stop | Shutdown | Certify
 Message = ToCore | ToAgent
 
 TO_CORE: dict[str, type[ToCore]] = {c.__name__.upper(): c for c in typing.get_args(ToCore)}
 TO_AGENT: dict[str, type[ToAgent]] = {c.__name__.upper(): c for c in typing.get_args(ToAgent)}
 COMMANDS: tuple[type[Command], ...] = typing.get_args(Command)
-ADDED_MESSAGES: dict[type[Message], int] = {}  # The version each came with; those of version 1 are not listed.
+ADDED_MESSAGES: dict[type[Message], int] = {Certify: 2}  # The version each came with, unless it is 1.
 
 
 def signed_bytes(hello: Hello, nonce: str) -> bytes:

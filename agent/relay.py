@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 from typing import cast
 
+_RESET = struct.pack("ii", 1, 0)  # socket(7), SO_LINGER: close with RST. FIN would say that all was said.
 BUFFER_BYTES = 256 * 1024  # Per direction; more only delays the moment at which the sender learns to wait.
 
 
@@ -63,8 +66,12 @@ class Half(asyncio.Protocol):
             self.peer.abort()
 
     def abort(self) -> None:
-        if self.transport is not None:
-            self.transport.abort()
+        """Break off, visibly: half of what was to be said must not look like all of it."""
+        if self.transport is None:
+            return
+        if not self.transport.is_closing():
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.transport.abort()
 
 
 class Visitor(Half):

@@ -20,6 +20,7 @@ from agent.protocol import (
     VERSION,
     Ack,
     Build,
+    Certify,
     Deploy,
     Hello,
     Mask,
@@ -61,6 +62,13 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Install:
+    """Serve with this certificate from now on and answer. Twice does no harm."""
+
+    command: Certify
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerAgain:
     """The core has not seen this Result, or has forgotten it: say it once more with a new seq."""
 
@@ -94,7 +102,7 @@ class Reconnect:
     reason: str
 
 
-Effect = Welcomed | Execute | Cancel | AnswerAgain | Forget | Hide | PowerOff | Reconnect
+Effect = Welcomed | Execute | Cancel | Install | AnswerAgain | Forget | Hide | PowerOff | Reconnect
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +172,9 @@ class Session:
             case Shutdown():
                 return (PowerOff(message.reason, message.command_id),)
             case Stop():
-                return self._stop(message)
+                return self._once(message, Cancel(message.command_id, message.target_id))
+            case Certify():
+                return self._once(message, Install(message))
             case Build() | Deploy() | Prepare():
                 return self._command(message)
 
@@ -192,10 +202,11 @@ class Session:
         self._acked_seq = seq
         return (Forget(seq),)
 
-    def _stop(self, stop: Stop) -> tuple[Effect, ...]:
-        if stop.command_id in self._results:
-            return self._again(stop.command_id)
-        return (Cancel(stop.command_id, stop.target_id),)
+    def _once(self, command: Stop | Certify, effect: Effect) -> tuple[Effect, ...]:
+        """Of a command that is answered as soon as it is taken up."""
+        if command.command_id in self._results:
+            return self._again(command.command_id)
+        return (effect,)
 
     def _command(self, command: Build | Deploy | Prepare) -> tuple[Effect, ...]:
         if command.command_id in self._running:

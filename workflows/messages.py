@@ -363,7 +363,7 @@ class BuildJobRef:
 class CommandOrder:
     """A row of agent_commands to be; the gateway builds the protocol message from it and pushes it until answered.
 
-    `kind`: build, deploy, prepare, stop. The same command_id a second time changes nothing.
+    `kind`: build, deploy, prepare, stop, certify. The same command_id a second time changes nothing.
     """
 
     command_id: str
@@ -375,6 +375,7 @@ class CommandOrder:
     deploy: DeployOrder | None = None
     pull: tuple[str, ...] = ()
     target_id: str = ""
+    certificate: str = ""
 
 
 @dataclass(frozen=True, slots=True)

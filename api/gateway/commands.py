@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from agent.protocol import (
     MAX_FRAME_BYTES,
     Build,
+    Certify,
     Command,
     Deploy,
     Exposed,
@@ -52,6 +53,8 @@ def message_of(order: CommandOrder, repo_full_name: str, tokens: Tokens) -> Comm
         return Prepare(order.command_id, order.pull)
     if order.kind == "stop" and order.target_id:
         return Stop(order.command_id, order.target_id)
+    if order.kind == "certify" and order.certificate:
+        return Certify(order.command_id, order.certificate)
     raise ValueError(f"command {order.command_id} of kind {order.kind!r} says nothing that an agent could do")
 
 

@@ -347,7 +347,7 @@ async def test_a_core_whose_version_is_not_spoken_here_turns_the_machine_off(mac
     async with listening(core) as server, running(machine.agent(server, silence_limit_s=0.6)) as task:
         await task
 
-    assert machine.powered_off == ["for 1 s the core speaks version 9 of the protocol, this agent 1"]
+    assert machine.powered_off == [f"for 1 s the core speaks version 9 of the protocol, this agent {protocol.VERSION}"]
 
 
 async def test_a_frame_of_a_later_version_is_left_aside(machine: Machine) -> None:

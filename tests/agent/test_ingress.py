@@ -1,8 +1,11 @@
 """The front door, on real sockets."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+
+import pytest
 
 from agent.ingress import Address, Ingress
 from agent.protocol import Exposed
@@ -160,3 +163,18 @@ async def test_a_lost_visitor_ends_the_connection_to_the_service() -> None:
         writer.transport.abort()
 
         await gone.wait()
+
+
+async def test_an_answer_that_breaks_off_does_not_look_whole() -> None:
+    async def break_off(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"half")
+        await writer.drain()
+        linger = (1).to_bytes(4, "little") + bytes(4)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
+
+    async with service(break_off) as web, open_door({"web": web}, WEB) as ingress:
+        reader, writer = await asyncio.open_connection("127.0.0.1", ingress.ports[0])
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        writer.close()
