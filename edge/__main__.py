@@ -16,6 +16,7 @@ from edge.config import BadSetting, Settings, help_text, read_settings
 from edge.log import Log
 from edge.proxy import Edge
 from edge.tls import Certificate
+from edge.trust import VmTrust
 from edge.workers import EXIT_CANNOT_SERVE, supervise
 
 
@@ -30,7 +31,7 @@ def main() -> int:
     except BadSetting as bad:
         log.error("setting refused", error=str(bad), error_code="bad_setting")
         return 2
-    if settings.tls_listen and not _has_certificate(settings, log):
+    if not _has_certificates(settings, log):
         return 2
     _allow_connections()
     if settings.workers == 1:
@@ -41,12 +42,17 @@ def main() -> int:
         return _cannot_listen(log, error)
 
 
-def _has_certificate(settings: Settings, log: Log) -> bool:
+def _has_certificates(settings: Settings, log: Log) -> bool:
     """Asked before anything starts: the worker that replaces another may find the files being renewed, and waits."""
+    event = "certificate refused"
     try:
-        Certificate(settings.certificate, settings.key, log)
+        if settings.tls_listen:
+            Certificate(settings.certificate, settings.key, log)
+        event = "vm ca refused"
+        if settings.vm_ca is not None:
+            VmTrust(settings.vm_ca, log)
     except (OSError, ssl.SSLError) as problem:
-        log.error("certificate refused", error=f"{type(problem).__name__}: {problem}", error_code="bad_certificate")
+        log.error(event, error=f"{type(problem).__name__}: {problem}", error_code="bad_certificate")
         return False
     return True
 

@@ -37,6 +37,10 @@ VARIABLES = {
         "1", "1: plain HTTP answers 308 to https when HTTPS is on. 0: it serves previews too"
     ),
     "STAGELY_EDGE_HTTPS_PORT": Variable("0", "port in those redirects; 0: that of the first HTTPS address"),
+    "STAGELY_EDGE_VM_CA": Variable(
+        "",
+        "path of the CA certificates by which VMs are known, PEM; watched, and reloaded; routes with `tls` need it",
+    ),
     "STAGELY_DOMAIN": Variable("localhost", "previews are at <label>.<this domain>"),
     "STAGELY_REDIS_URL": Variable("redis://127.0.0.1:6379", "where the routes are; redis://, rediss:// or unix://"),
     "STAGELY_EDGE_RATE_LIMIT": Variable("1000", "requests per second and host, divided among workers; 0: no limit"),
@@ -79,7 +83,8 @@ class Settings:
 
     certificate, key: PEM files; needed where tls_listen is not empty. redirects: plain listeners send visitors to
     https, at `https_port`. rate_limit: requests per second and host; 0 is none. connections_per_client: open at once
-    from one address; 0 is no limit. workers: processes. shares_address: other processes listen where this one does.
+    from one address; 0 is no limit. vm_ca: PEM file of the CAs of preview VMs, None: no VM is reached by TLS. workers:
+    processes. shares_address: other processes listen where this one does.
     """
 
     listen: tuple[Address, ...]
@@ -89,6 +94,7 @@ class Settings:
     connections_per_client: int = 0
     workers: int = 1
     tls_listen: tuple[Address, ...] = ()
+    vm_ca: Path | None = None
     certificate: Path = Path()
     key: Path = Path()
     redirects: bool = False
@@ -118,6 +124,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         rate_limit=_whole("STAGELY_EDGE_RATE_LIMIT", text),
         connections_per_client=_whole("STAGELY_EDGE_MAX_CONNECTIONS_PER_CLIENT", text),
         workers=workers,
+        vm_ca=Path(text["STAGELY_EDGE_VM_CA"]) if text["STAGELY_EDGE_VM_CA"] else None,
         tls_listen=tls_listen,
         certificate=Path(text["STAGELY_TLS_CERT"]),
         key=Path(text["STAGELY_TLS_KEY"]),

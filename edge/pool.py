@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edge.config import Limits
-from edge.routes import Route
+from edge.routes import Route, vm_name
 
 if TYPE_CHECKING:
     from edge.upstream import Upstream
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 class Pool:
     """The connections to where one route leads. They are never shared with another environment or address."""
 
-    __slots__ = ("_clock", "_idle", "_limits", "is_closed", "open_count", "route")
+    __slots__ = ("_clock", "_idle", "_limits", "is_closed", "open_count", "route", "vm_name")
 
     def __init__(self, route: Route, limits: Limits, clock: Callable[[], float]) -> None:
         self.route = route
+        self.vm_name = vm_name(route.environment)  # By TLS, what the certificate at the other end must bear.
         self.open_count = 0
         self.is_closed = False
         self._limits = limits

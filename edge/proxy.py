@@ -19,6 +19,7 @@ from edge.pool import Pool
 from edge.routes import Route
 from edge.table import Entry, RouteTable
 from edge.tls import Certificate
+from edge.trust import Unproven, VmTrust
 from edge.upstream import Upstream
 
 FIRST_CONTACT_S = 5.0  # Wait this long for Redis before listening: the first visitors should not meet a 503.
@@ -44,6 +45,7 @@ class Edge:
         self._shares_address = settings.shares_address or None  # None: the platform may not know of it.
         self._log = log
         self._certificate = Certificate(settings.certificate, settings.key, log) if settings.tls_listen else None
+        self._vms = VmTrust(settings.vm_ca, log) if settings.vm_ca is not None else None
         self._per_client: Counter[str] = Counter()
         self._feed = Feed(settings.redis_url, log)
         self.table = RouteTable(self._feed.ask, settings.limits, settings.rate_limit, log, self.clock)
@@ -144,8 +146,9 @@ class Edge:
                 client.expired()
             if now >= table_at:
                 self.table.sweep()
-                if self._certificate is not None:
-                    self._certificate.refresh()
+                for watched in (self._certificate, self._vms):
+                    if watched is not None:
+                        watched.refresh()
                 table_at = now + _TABLE_SWEEP_S
 
     # What clients ask of it.
@@ -189,21 +192,29 @@ class Edge:
         self._tasks.create_task(self._dial(pool, client))
 
     async def _dial(self, pool: Pool, client: Client) -> None:
-        route = pool.route
-        if route.tls:
-            # Plain bytes must never stand in for the verified connection that the record asks for.
-            pool.open_count -= 1
-            client.unreachable("this edge has no certificate authority for the preview's machine yet")
-            return
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self.limits.connect_s):
-                _, upstream = await loop.create_connection(lambda: Upstream(pool), route.ip, route.port)
+                upstream = await (self._connect_by_tls(pool) if pool.route.tls else self._connect(pool))
+        except Unproven as unproven:
+            pool.open_count -= 1
+            client.unreachable(str(unproven))
         except (OSError, TimeoutError) as error:
             pool.open_count -= 1
             client.unreachable(f"the preview's machine did not accept a connection ({type(error).__name__})")
         else:
             client.connected(upstream)
+
+    async def _connect(self, pool: Pool) -> Upstream:
+        route = pool.route
+        _, upstream = await asyncio.get_running_loop().create_connection(lambda: Upstream(pool), route.ip, route.port)
+        return upstream
+
+    async def _connect_by_tls(self, pool: Pool) -> Upstream:
+        """Connect to the one machine that has the environment's certificate. Raises Unproven, also without any CA."""
+        if self._vms is None:
+            # Plain bytes must never stand in for the verified connection that the record asks for.
+            raise Unproven("this edge knows no certificate authority of preview machines (STAGELY_EDGE_VM_CA)")
+        return await self._vms.connect(pool, lambda: Upstream(pool), self.limits)
 
     # What is counted and logged.
 

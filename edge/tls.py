@@ -28,7 +28,7 @@ class Certificate:
         """Raises OSError or ssl.SSLError when the files cannot be used now."""
         self._files = (certificate, key)
         self._log = log
-        self._stamp = _stamp(self._files)
+        self._stamp = stamp(self._files)
         self._newest = _context(*self._files)
         self.context = _context(*self._files)
         self.context.sslobject_class = EdgeTls
@@ -36,10 +36,10 @@ class Certificate:
 
     def refresh(self) -> None:
         """Take the files anew if they changed; called every second or so. What cannot be used is logged, once."""
-        stamp = _stamp(self._files)
-        if stamp == self._stamp:
+        found = stamp(self._files)
+        if found == self._stamp:
             return
-        self._stamp = stamp  # Taken before reading: files that change meanwhile are read again the next time.
+        self._stamp = found  # Taken before reading: files that change meanwhile are read again the next time.
         try:
             self._newest = _context(*self._files)
         except (OSError, ssl.SSLError) as error:
@@ -59,7 +59,8 @@ class Certificate:
         connection.context = self._newest
 
 
-def _stamp(files: tuple[Path, ...]) -> tuple[Stamp, ...]:
+def stamp(files: tuple[Path, ...]) -> tuple[Stamp, ...]:
+    """What changes when one of them does."""
     return tuple(map(_stamp_of, files))
 
 

@@ -15,12 +15,14 @@ from edge.head import CHUNKED, HEAD_MAX, BadResponse, Request, Response, websock
 from edge.headers import BODYLESS, CONTINUE, interim_bytes, ready_bytes, response_bytes, switching_bytes
 from edge.memo import Memo
 from edge.pool import Pool
+from edge.trust import is_cut
 
 if TYPE_CHECKING:
     from edge.client import Client
 
 _WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3.
 _SMALL_READ = 65536  # Doubled by the kernel: 128 MB/s at a millisecond's distance, and VMs are in the same region.
+_TLS_HELD_MAX = 16384  # The event loop's own bound is 32 times that.
 _INTERIM_MAX = 8  # 1xx answers before the real one; more is an origin that never answers.
 
 
@@ -46,8 +48,9 @@ class Upstream(asyncio.Protocol):
     """Carries one exchange at a time."""
 
     __slots__ = (
-        "_buffer", "_chunks", "_client", "_interim", "_is_held", "_left", "_poll", "_reads_small", "_request",
-        "_reusable", "_state", "_transport", "_wraps", "idle_since", "is_reused", "pool", "write_blocked",
+        "_buffer", "_chunks", "_client", "_has_ended", "_interim", "_is_held", "_is_tls", "_left", "_poll",
+        "_reads_small", "_request", "_reusable", "_state", "_transport", "_wraps", "idle_since", "is_reused", "pool",
+        "write_blocked",
     )  # fmt: skip
     _transport: asyncio.Transport
 
@@ -91,8 +94,12 @@ class Upstream(asyncio.Protocol):
 
     def end_writing(self) -> None:
         """The client's side of a tunnel ended."""
-        if not self.is_closing():
+        if self.is_closing():
+            return
+        if self._transport.can_write_eof():
             self._transport.write_eof()
+        else:
+            self._transport.close()  # TLS has no half-closed connection here: what was sent before still arrives.
 
     def is_closing(self) -> bool:
         return self._state is _CLOSED or self._transport.is_closing()
@@ -132,6 +139,16 @@ class Upstream(asyncio.Protocol):
         # The event loop calls this with the transport of a stream socket; the base class only knows BaseTransport.
         self._transport = cast(asyncio.Transport, transport)
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        self._is_tls = transport.get_extra_info("ssl_object") is not None
+        self._has_ended = not self._is_tls  # By TLS the end of the connection is one only if TLS itself says so.
+        if self._is_tls:
+            self._bound_buffers()
+
+    def _bound_buffers(self) -> None:
+        """As for visitors by TLS: what is held in cipher and in clear is held twice."""
+        self._transport.set_write_buffer_limits(_TLS_HELD_MAX)
+        # Both event loops' TLS transports have it; the common base class does not.
+        self._transport.set_read_buffer_limits(_TLS_HELD_MAX)  # type: ignore[attr-defined]
 
     def pause_writing(self) -> None:
         self.write_blocked = True
@@ -161,7 +178,9 @@ class Upstream(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         if self._state is _TUNNEL and self._client is not None:
-            return self._client.end_writing()
+            return self._client.end_writing() and self._transport.can_write_eof()
+        if self._is_tls:
+            self._has_ended = not is_cut(self._transport)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -170,7 +189,7 @@ class Upstream(asyncio.Protocol):
         self.pool.forget(self)
         if client is None:
             return
-        if state is _UNTIL_CLOSE and exc is None:
+        if state is _UNTIL_CLOSE and exc is None and self._has_ended:
             if self._wraps:
                 client.relay(LAST_CHUNK)
             client.finish()
