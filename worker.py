@@ -21,7 +21,15 @@ from temporalio.worker import Replayer, Worker
 
 from activities.failures import FailureInterceptor
 from activities.vms import UserData
-from activities.wiring import Activities, Adapters, cloud_activities, core_activities, publisher, sweep_activities
+from activities.wiring import (
+    Activities,
+    Adapters,
+    cloud_activities,
+    core_activities,
+    issuer,
+    publisher,
+    sweep_activities,
+)
 from providers import catalog
 from providers.cloud_init import MachineBoot, render
 from stagely import agent_archive, logs, registry, rollout, search_attributes, temporal, tokens
@@ -30,6 +38,7 @@ from stagely.github import GitHub
 from stagely.leaving import leave, run_and_leave
 from stagely.rehearsal import rehearse
 from stagely.settings import Settings
+from stagely.vm_ca import VmCa
 from workflows import attributes
 from workflows.deployment import WORKFLOWS, runner
 from workflows.messages import CLOUD_QUEUE, CORE_QUEUE, WORKFLOW_QUEUE, Timings, VmLeaseInput
@@ -131,7 +140,7 @@ async def run(settings: Settings, role: str) -> None:
 
 @asynccontextmanager
 async def _workers(settings: Settings, role: str) -> AsyncIterator[list[Worker]]:
-    """The role's workers; with the core's activities also the loop that publishes comments."""
+    """The role's workers; with the core's activities also the loops that publish comments and certify VMs."""
     client = await temporal.connect(settings, lazy=False)
     await search_attributes.ensure(client, attributes.ALL)
     async with adapters(settings) as made, AsyncExitStack() as stack:
@@ -144,7 +153,9 @@ async def _workers(settings: Settings, role: str) -> AsyncIterator[list[Worker]]
         if role in ("all", "core"):
             found.append(_activity_worker(client, CORE_QUEUE, core_activities(made) + sweeps, settings))
             group = await stack.enter_async_context(asyncio.TaskGroup())
-            stack.callback(group.create_task(publisher(made).run()).cancel)
+            for loop in (publisher(made), issuer(made)):
+                if loop is not None:
+                    stack.callback(group.create_task(loop.run()).cancel)
         if role in ("all", "cloud"):
             found.append(_activity_worker(client, CLOUD_QUEUE, cloud_activities(made), settings))
         yield found
@@ -172,6 +183,7 @@ async def adapters(settings: Settings) -> AsyncIterator[Adapters]:
             build_slots=settings.build_slots,
             slot_ask_again_s=settings.slot_ask_again_s,
             alternatives=catalog.alternatives,
+            vm_ca=VmCa(settings.vm_ca_file) if settings.vm_ca_file else None,
         )
     finally:
         await github.aclose()

@@ -42,7 +42,7 @@ class RecordActivities:
         async with self.engine.begin() as db:
             await write(db, record)
         if record.command is not None:
-            await _nudge(self.redis, COMMANDS_CHANNEL, record.command.vm_id)
+            await nudge_agent(self.redis, record.command.vm_id)
         await nudge(self.redis, record.environment_id)
 
 
@@ -66,6 +66,11 @@ async def write(db: AsyncConnection, record: Record) -> None:
 async def nudge(redis: Redis, environment_id: str) -> None:
     """Tell who watches that there is something new to read."""
     await _nudge(redis, f"environments:{environment_id}", "")
+
+
+async def nudge_agent(redis: Redis, vm_id: str) -> None:
+    """Tell the gateways that this VM's agent has a new command to get."""
+    await _nudge(redis, COMMANDS_CHANNEL, vm_id)
 
 
 def new_command(order: CommandOrder) -> NewCommand:

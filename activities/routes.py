@@ -12,24 +12,30 @@ from agent.protocol import INGRESS_PORT
 from edge.routes import Route, RouteStatus
 from providers.errors import ProviderUnavailable
 from stagely import routing
-from stagely.db.queries import ledger, lives
+from stagely.db.queries import certificates, ledger, lives
 from stagely.db.queries.lives import LifeRow
 from stagely.errors import Conflict
 from stagely.plan import host_label
 from stagely.states import VmState
+from stagely.vm_ca import SETTING
 from workflows.orders import RouteOrder
 
 PHASE_LENGTH = 200  # One sentence on the page; the record's limit is 4 KB.
 WITHDRAWN = "withdrawn"
+LOCAL = "local"  # Its VMs are containers on this machine: no foreign one gets their addresses.
 
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """What an activity does to routes before it writes its rows. `log_url` is a template with `{environment}`."""
+    """What an activity does to routes before it writes its rows. `log_url` is a template with `{environment}`.
+
+    `by_tls`: VMs have certificates, and nobody's request goes to one in clear.
+    """
 
     engine: AsyncEngine
     redis: Redis
     log_url: str
+    by_tls: bool = False
 
     async def apply(self, order: RouteOrder) -> None:
         """Announce every label of the environment, or withdraw all it ever had. Again: the same routes.
@@ -37,8 +43,10 @@ class Routes:
         The address is the ledger's, that is, the cloud's own word.
 
         Raises:
-            Conflict: the VM is being destroyed or gone; a route must never lead to somebody else's machine.
-            ProviderUnavailable: its address is not recorded yet (a killed worker's create is being tried again).
+            Conflict: the VM is being destroyed or gone; a route must never lead to somebody else's machine. Or it is
+                in a cloud, and there is no CA that it could prove itself by.
+            ProviderUnavailable: its address is not recorded yet (a killed worker's create is being tried again), or
+                its agent has not taken its first certificate yet.
         """
         life = await lives.life(self.engine, order.environment_id)
         if order.status == WITHDRAWN:
@@ -57,6 +65,13 @@ class Routes:
             raise Conflict(f"VM {vm_id} is {row.state if row else 'unknown'}: no route is announced to it")
         if not row.address:
             raise ProviderUnavailable(f"VM {vm_id} has no recorded address yet")
+        if not self.by_tls and row.provider != LOCAL:
+            raise Conflict(
+                f"VM {vm_id} of {row.provider} is not reached in clear: set {SETTING} and STAGELY_EDGE_VM_CA, "
+                "docs/edge-routing.md has the steps"
+            )
+        if self.by_tls and not await certificates.is_certified(self.engine, vm_id):
+            raise ProviderUnavailable(f"the agent of VM {vm_id} has not taken its certificate yet")
         return row.address
 
     def _route(self, order: RouteOrder, life: LifeRow, address: str, port: int) -> Route:
@@ -68,6 +83,7 @@ class Routes:
             environment=life.id,
             ip=address,
             port=port if address else 0,
+            tls=self.by_tls and bool(address),
             phase=" ".join(order.phase.split())[:PHASE_LENGTH],
             since=time.time(),
             log_url=self.log_url.format(environment=life.id),

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
 from activities.burials import BurialActivities
+from activities.certificates import CertificateIssuer
 from activities.comments import CommentPublisher, Comments
 from activities.images import ImageActivities
 from activities.records import RecordActivities
@@ -24,6 +25,7 @@ from activities.sweeps import SweepActivities
 from activities.vms import UserData, VmActivities
 from providers.base import Provider
 from stagely.registry import Registry
+from stagely.vm_ca import VmCa
 from workflows.messages import Timings
 
 Activities = list[Callable[..., Any]]  # Any: each has its own input and result.
@@ -38,7 +40,7 @@ class Adapters:
     """The outside worlds, and the few values that activities need beside them.
 
     `provider_of(name)` gives a provider that its user closes; `registry_address` is the host:port that VMs use;
-    `preview_url` and `log_url` are templates with `{label}` and `{environment}`.
+    `preview_url` and `log_url` are templates with `{label}` and `{environment}`; without `vm_ca` no VM is certified.
     """
 
     engine: AsyncEngine
@@ -54,11 +56,12 @@ class Adapters:
     build_slots: int
     slot_ask_again_s: float
     alternatives: Alternatives = none
+    vm_ca: VmCa | None = None
 
 
 def core_activities(with_: Adapters) -> Activities:
     """Postgres, Redis, GitHub, registry."""
-    routes = Routes(with_.engine, with_.redis, with_.log_url)
+    routes = Routes(with_.engine, with_.redis, with_.log_url, by_tls=with_.vm_ca is not None)
     source = SourceActivities(
         with_.engine, with_.github, routes, with_.preview_url, with_.registry_address, with_.build_slots,
         with_.alternatives,
@@ -98,3 +101,8 @@ def sweep_activities(with_: Adapters, client: Client, timings: Timings) -> Activ
 def publisher(with_: Adapters) -> CommentPublisher:
     """The loop beside the core activities that writes comments."""
     return CommentPublisher(with_.engine, with_.github, with_.log_url)
+
+
+def issuer(with_: Adapters) -> CertificateIssuer | None:
+    """The loop beside the core activities that certifies VMs; None: there is no CA to do it with."""
+    return CertificateIssuer(with_.engine, with_.redis, with_.vm_ca) if with_.vm_ca is not None else None

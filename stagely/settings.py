@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     """Key of enrolment tokens, 32 random bytes as hex."""
     encryption_key_file: Path | None = None
     """Keys of all that Temporal stores, `KEY_ID:64 hex` per line, the first one encrypts; see `stagely/keyring.py`."""
+    vm_ca_file: Path | None = None
+    """Key and certificate of the CA of preview VMs, PEM (`stagely/vm_ca.py`), for the worker alone. None: plain HTTP
+    from the edge to VMs, and no previews but those of provider `local`."""
     codec_path_token_file: Path | None = None
     """Unguessable part of the codec server's path, for a Web UI that cannot send our token; None: no such path."""
     temporal_ui_origin: str = ""

@@ -34,7 +34,7 @@ from workflows.messages import AgentEvent, AgentEventKind, FailureReport, Servic
 SCAN_S = 2.0  # How long an event may wait after Temporal came back.
 UNREADABLE_RETRY_S = 300.0  # A stored event of an unknown shape stays for a release that knows it.
 PARALLEL = 32  # VMs at once; Temporal's dev server takes some 300 signals/s.
-UNAWAITED = frozenset({"prepare", "stop"})  # Commands whose results change no decision.
+UNAWAITED = frozenset({"prepare", "stop", "certify"})  # Commands whose results no workflow waits for.
 _NAMESPACE_MISSING = "NamespaceNotFoundFailure"
 
 log = get_logger()

@@ -179,7 +179,8 @@ class Vm(SQLModel, table=True):
 
     `public_key`: the agent's Ed25519 key (hex), bound by its first HELLO. `session_sha256`: digest of what its next
     HELLO must show, `previous_session_sha256` of what its last one showed. `owner_workflow_id` gets its events.
-    `running_at`: when the cloud had made it; `online_at`: its agent's first HELLO.
+    `running_at`: when the cloud had made it; `online_at`: its agent's first HELLO. `certify_at`: when to look after its
+    certificate next, None is at once.
     """
 
     __tablename__ = "vms"
@@ -209,6 +210,10 @@ class Vm(SQLModel, table=True):
     online_at: datetime | None = _time(nullable=True)
     last_seen_at: datetime | None = _time(nullable=True)
     gone_at: datetime | None = _time(nullable=True)
+    certify_at: datetime | None = _time(nullable=True)
+    __table_args__ = (
+        Index("vms_to_certify", "certify_at", postgresql_where=text("state = 'running' AND role = 'preview'")),
+    )
 
 
 class ReaperSighting(SQLModel, table=True):

@@ -12,7 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
-from agent.protocol import Ack, Build, Deploy, Exposed, Image, Outcome, Prepare, Result, Stop
+from agent.protocol import Ack, Build, Certify, Deploy, Exposed, Image, Outcome, Prepare, Result, Stop, Welcome
 from api.gateway.commands import compose_project
 from api.gateway.outbox import Outbox
 from api.gateway.session import Session
@@ -20,7 +20,7 @@ from api.gateway.sessions import Sessions
 from api.gateway.websocket import AgentSocket
 from stagely.db.queries.agents import EnrolledVm
 from tests.api.ledger import SHA, Ledger, build_order, deploy_order
-from tests.api.wire import connected
+from tests.api.wire import connected, dial
 from tests.api.world import OpenGateway, Repositories, Running, eventually, identity, signals, start_owner
 from workflows.messages import BuildOrder, CommandOrder
 
@@ -131,6 +131,33 @@ async def test_answered_command_is_not_pushed_again(gateway: Running, ledger: Le
         prepare = await agent.hear(Prepare)
 
     assert prepare == Prepare("run-1/prepare", ("redis:7",))
+
+
+async def test_certificate_reaches_its_agent_and_is_closed_by_the_answer_without_a_workflow(
+    gateway: Running, ledger: Ledger
+) -> None:
+    await ledger.add_vm("vm-1", owner="nobody", role="preview")
+    await ledger.add_command(CommandOrder("cmd-1", "vm-1", "certify", "env-1", certificate="PEM"))
+
+    async with connected(gateway.address, identity("vm-1")) as (agent, _):
+        certify = await agent.hear(Certify)
+        await agent.say(Result(1, "cmd-1", Outcome.SUCCEEDED))
+        ack = await agent.hear_until(Ack)
+
+    assert (certify, ack) == (Certify("cmd-1", "PEM"), Ack(1))
+
+
+async def test_certificate_for_an_agent_of_version_1_is_answered_as_failed(gateway: Running, ledger: Ledger) -> None:
+    await ledger.add_vm("vm-1", owner="nobody", role="preview")
+    await ledger.add_command(CommandOrder("cmd-1", "vm-1", "certify", "env-1", certificate="PEM"))
+
+    async def is_answered() -> bool:
+        return "result" in [kind for _, kind in await ledger.events("vm-1")]
+
+    async with dial(gateway.address) as agent:
+        await agent.say(replace(identity("vm-1").hello(agent.nonce), version=1))
+        await agent.hear(Welcome)
+        await eventually(is_answered)
 
 
 async def test_stop_follows_the_command_it_stops(gateway: Running, ledger: Ledger) -> None:
