@@ -140,8 +140,16 @@ class Addresses:
         own = {name: str(path.absolute()) for name, path in files.items()}
         return {"STAGELY_GITHUB_APP_ID": APP_ID, **own, **given}
 
+    def worker_secrets(self) -> dict[str, str]:
+        """What no other process is told of."""
+        return {"STAGELY_VM_CA_FILE": str(self.folder.vm_ca.absolute())}
+
     def _edge(self) -> dict[str, str]:
-        return {"STAGELY_EDGE_LISTEN": f"{LOOPBACK}:{self.ports.edge}", "STAGELY_DOMAIN": "localhost"}
+        return {
+            "STAGELY_EDGE_LISTEN": f"{LOOPBACK}:{self.ports.edge}",
+            "STAGELY_EDGE_VM_CA": str(self.folder.vm_ca_trusted.absolute()),
+            "STAGELY_DOMAIN": "localhost",
+        }
 
     def _registry_url(self) -> str:
         """The registry listens only where VMs reach it; that address is one of this machine's own."""

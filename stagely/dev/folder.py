@@ -68,6 +68,15 @@ class StateFolder:
         return self.root / "github-app-key.pub.pem"
 
     @property
+    def vm_ca(self) -> Path:
+        """Key and certificate of the CA of preview VMs; `vm_ca_trusted` has the certificates that the edge trusts."""
+        return self.root / "vm-ca.pem"
+
+    @property
+    def vm_ca_trusted(self) -> Path:
+        return self.root / "vm-ca.crt"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 

@@ -57,7 +57,7 @@ def core_specs(addresses: Addresses, settings: Mapping[str, str]) -> list[ChildS
             probe=probes.always,
             ready_line="worker started",
             layer=CORE_LAYER,
-            env=settings,
+            env={**settings, **addresses.worker_secrets()},
             ready_timeout_s=READY_TIMEOUT_S,
             stop_timeout_s=WORKER_STOP_S,
         ),

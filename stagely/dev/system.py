@@ -20,6 +20,7 @@ from stagely.dev.programs import core_specs, forge_spec
 from stagely.dev.refusal import StartFailed
 from stagely.dev.setup_record import SetupRecord
 from stagely.dev.supervisor import Supervisor
+from stagely.dev.vm_ca import ensure_vm_ca
 
 DATABASE_TIMEOUT_S = 30.0
 MIGRATE_TIMEOUT_S = 120.0  # 2 s on an idle machine, nearly all of it imports.
@@ -46,6 +47,7 @@ class System:
                 first.create_task(self._start_own("registry"))
                 first.create_task(self._start_own("mirror"))
                 first.create_task(self._forge())
+                first.create_task(asyncio.to_thread(ensure_vm_ca, self.addresses.folder))
             async with asyncio.TaskGroup() as second:
                 for spec in core_specs(self.addresses, settings):
                     second.create_task(self._start_timed(spec))

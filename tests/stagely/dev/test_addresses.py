@@ -8,6 +8,7 @@ from stagely.dev.addresses import Addresses, own_listeners
 from stagely.dev.docker import VmNetwork
 from stagely.dev.folder import StateFolder
 from stagely.dev.ports import Ports
+from stagely.dev.programs import core_specs
 from stagely.dev.setup_record import SetupRecord
 from stagely.settings import Settings
 
@@ -73,7 +74,8 @@ def test_details_of_a_part_count_only_with_its_address() -> None:
 
 def test_every_setting_has_a_name_that_the_processes_read() -> None:
     read = {f"STAGELY_{name.upper()}" for name in Settings.model_fields}
-    of_others = {"TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE", "STAGELY_EDGE_LISTEN", "STAGELY_DOMAIN"}
+    of_edge = {"STAGELY_EDGE_LISTEN", "STAGELY_EDGE_VM_CA", "STAGELY_DOMAIN"}
+    of_others = {"TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE", *of_edge}
 
     assert set(addresses({}).settings(RECORD)) - read == of_others
 
@@ -99,3 +101,13 @@ def test_the_web_uis_pages_may_call_the_codec_server() -> None:
     assert settings["STAGELY_TEMPORAL_UI_ORIGIN"] == "http://127.0.0.1:9008,http://localhost:9008"
     assert settings["STAGELY_CODEC_PATH_TOKEN_FILE"] == "/state/codec-token"
     assert settings["STAGELY_ENCRYPTION_KEY_FILE"] == "/state/encryption-key"
+
+
+def test_the_key_of_the_vms_ca_is_named_to_the_worker_alone() -> None:
+    specs = {spec.name: spec for spec in core_specs(addresses({}), addresses({}).settings(RECORD))}
+
+    told = {name for name, spec in specs.items() if "STAGELY_VM_CA_FILE" in spec.env}
+
+    assert told == {"worker"}
+    assert specs["worker"].env["STAGELY_VM_CA_FILE"] == "/state/vm-ca.pem"
+    assert specs["edge"].env["STAGELY_EDGE_VM_CA"] == "/state/vm-ca.crt"
