@@ -14,7 +14,7 @@ from providers.errors import ProviderUnavailable
 from stagely import routing
 from stagely.db.queries import certificates, ledger, lives
 from stagely.db.queries.lives import LifeRow
-from stagely.errors import Conflict
+from stagely.errors import Conflict, Unavailable
 from stagely.plan import host_label
 from stagely.states import VmState
 from stagely.vm_ca import SETTING
@@ -22,6 +22,7 @@ from workflows.orders import RouteOrder
 
 PHASE_LENGTH = 200  # One sentence on the page; the record's limit is 4 KB.
 WITHDRAWN = "withdrawn"
+ASK_AGAIN_S = 0.5  # A certificate is taken half a second after the agent's first contact, long before services stand.
 LOCAL = "local"  # Its VMs are containers on this machine: no foreign one gets their addresses.
 
 
@@ -44,9 +45,9 @@ class Routes:
 
         Raises:
             Conflict: the VM is being destroyed or gone; a route must never lead to somebody else's machine. Or it is
-                in a cloud, and there is no CA that it could prove itself by.
-            ProviderUnavailable: its address is not recorded yet (a killed worker's create is being tried again), or
-                its agent has not taken its first certificate yet.
+                in a cloud and there is no CA that it could prove itself by, or its agent could not take a certificate.
+            ProviderUnavailable: its address is not recorded yet (a killed worker's create is being tried again).
+            Unavailable: its agent has not taken its first certificate yet.
         """
         life = await lives.life(self.engine, order.environment_id)
         if order.status == WITHDRAWN:
@@ -70,9 +71,19 @@ class Routes:
                 f"VM {vm_id} of {row.provider} is not reached in clear: set {SETTING} and STAGELY_EDGE_VM_CA, "
                 "docs/edge-routing.md has the steps"
             )
-        if self.by_tls and not await certificates.is_certified(self.engine, vm_id):
-            raise ProviderUnavailable(f"the agent of VM {vm_id} has not taken its certificate yet")
+        if self.by_tls:
+            await self._proves_itself(vm_id)
         return row.address
+
+    async def _proves_itself(self, vm_id: str) -> None:
+        outcome = await certificates.outcome(self.engine, vm_id)
+        if outcome == "failed":
+            raise Conflict(
+                f"the agent of VM {vm_id} could not take its certificate, so nobody is led to it. It gets another one "
+                "within a minute: retry then; should that fail too, redeploy on a new VM"
+            )
+        if outcome != "succeeded":
+            raise Unavailable(f"the agent of VM {vm_id} has not taken its certificate yet", retry_after_s=ASK_AGAIN_S)
 
     def _route(self, order: RouteOrder, life: LifeRow, address: str, port: int) -> Route:
         return Route(

@@ -17,11 +17,10 @@ from sqlalchemy import select, update
 from activities.certificates import CertificateIssuer
 from activities.routes import Routes
 from edge.routes import Route, decode, key_of, vm_name
-from providers.errors import ProviderUnavailable
 from stagely.db.bootstrap import LOCAL_TEAM
 from stagely.db.models import utc_now
 from stagely.db.tables import agent_commands, agent_events, vms
-from stagely.errors import Conflict
+from stagely.errors import Conflict, Unavailable
 from stagely.vm_ca import VmCa, VmCaInvalid, write_ca
 from tests.activities.yard import Yard
 from workflows.orders import RouteOrder
@@ -191,7 +190,7 @@ async def test_a_route_waits_until_the_vm_has_taken_its_certificate_and_is_by_tl
     ready = RouteOrder(environment, "ready", vm_id)
     await issuer.look_after_due()
 
-    with pytest.raises(ProviderUnavailable, match="has not taken its certificate yet"):
+    with pytest.raises(Unavailable, match="has not taken its certificate yet"):
         await routes(yard, by_tls=True).apply(ready)
     await answer(yard, vm_id)
     await routes(yard, by_tls=True).apply(ready)
@@ -200,7 +199,7 @@ async def test_a_route_waits_until_the_vm_has_taken_its_certificate_and_is_by_tl
     assert (route.ip, route.tls, route.environment) == ("10.0.0.9", True, environment)
 
 
-async def test_a_certificate_that_the_agent_could_not_take_opens_no_route(
+async def test_a_certificate_that_the_agent_could_not_take_ends_the_push_and_says_what_to_do(
     yard: Yard, issuer: CertificateIssuer
 ) -> None:
     environment = await yard.environment()
@@ -208,8 +207,24 @@ async def test_a_certificate_that_the_agent_could_not_take_opens_no_route(
     await issuer.look_after_due()
     await answer(yard, vm_id, "failed")
 
-    with pytest.raises(ProviderUnavailable):
+    with pytest.raises(Conflict, match="could not take its certificate"):
         await routes(yard, by_tls=True).apply(RouteOrder(environment, "ready", vm_id))
+
+
+async def test_a_renewal_that_failed_takes_no_route_away(yard: Yard, issuer: CertificateIssuer) -> None:
+    environment = await yard.environment()
+    vm_id = await vm_of(yard, environment, address="10.0.0.9")
+    await issuer.look_after_due()
+    await answer(yard, vm_id)
+    await let_pass(yard, vm_id, timedelta(minutes=2))
+    await issuer.look_after_due()
+    await let_pass(yard, vm_id, 9 * HOUR)
+    assert await issuer.look_after_due() == [vm_id]
+    await answer(yard, vm_id, "failed")
+
+    await routes(yard, by_tls=True).apply(RouteOrder(environment, "ready", vm_id))
+
+    assert (await announced(yard, environment)).tls
 
 
 async def test_a_page_needs_no_certificate(yard: Yard) -> None:

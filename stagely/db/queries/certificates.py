@@ -44,10 +44,10 @@ async def look_again(db: AsyncConnection, vm_id: str, at: datetime) -> None:
     await db.execute(update(vms).where(vms.c.id == vm_id).values(certify_at=at))
 
 
-async def is_certified(engine: AsyncEngine, vm_id: str) -> bool:
-    """Whether this VM's agent has taken a certificate, at any time."""
+async def outcome(engine: AsyncEngine, vm_id: str) -> str:
+    """`succeeded` once this VM's agent has taken a certificate; else what it said to the newest, "" for nothing yet."""
     async with engine.connect() as db:
-        return bool((await db.execute(_IS_CERTIFIED, {"vm_id": vm_id})).scalar_one())
+        return str((await db.execute(_OUTCOME, {"vm_id": vm_id})).scalar_one_or_none() or "")
 
 
 _DUE = text(f"""
@@ -67,9 +67,11 @@ LIMIT :at_most
 FOR UPDATE OF v SKIP LOCKED
 """)
 
-_IS_CERTIFIED = text(f"""
-SELECT EXISTS (
-    SELECT FROM agent_commands c JOIN agent_events e ON e.vm_id = c.vm_id AND e.command_id = c.id
-    WHERE c.vm_id = :vm_id AND c.kind = '{KIND}' AND e.kind = 'result' AND e.body ->> 'outcome' = 'succeeded'
-)
+_OUTCOME = text(f"""
+SELECT e.body ->> 'outcome'
+FROM agent_commands c
+LEFT JOIN agent_events e ON e.vm_id = c.vm_id AND e.command_id = c.id AND e.kind = 'result'
+WHERE c.vm_id = :vm_id AND c.kind = '{KIND}'
+ORDER BY coalesce(e.body ->> 'outcome', '') = 'succeeded' DESC, c.created_at DESC
+LIMIT 1
 """)
