@@ -20,6 +20,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from edge.routes import encode, key_of, vm_name
 from tests.certificates import Authority, Machine, certified_machine, new_authority
 from tests.edge.conftest import EdgeProcess, edge_program, ready_route, run_edge
+from tests.edge.test_upgrade import switched, upgrade
 from tests.edge.vms import ingress_of, stranger
 from tests.edge.wire import WAIT_S, Reader, Writer, ok, origin, read_head, read_message, until, visitor
 
@@ -180,6 +181,63 @@ async def test_an_answer_that_ends_with_its_connection_is_whole(
         answer = await browser.ask(request(await lead(redis, port)))
 
     assert answer.body == b"x" * 300_000
+
+
+async def test_a_kept_connection_that_the_vm_closed_is_replaced_unnoticed(
+    edge: EdgeProcess, redis: Redis, machine: Machine
+) -> None:
+    closed = asyncio.Event()
+
+    async def once(reader: Reader, writer: Writer) -> None:
+        await read_head(reader)
+        writer.write(ok())
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+        closed.set()
+
+    async with origin(once) as web, ingress_of(machine, web.port) as port, visitor(edge.port) as browser:
+        label = await lead(redis, port)
+        first = await browser.ask(request(label))
+        await closed.wait()
+        second = await browser.ask(request(label))
+
+    assert (first.status, second.status, web.connections) == (200, 200, 2)
+
+
+async def test_a_tunnel_that_the_vm_ends_ends_for_the_visitor_behind_its_last_byte(
+    edge: EdgeProcess, redis: Redis, machine: Machine
+) -> None:
+    async def script(reader: Reader, writer: Writer) -> None:
+        await read_head(reader)
+        writer.write(switched() + b"x" * 200_000 + b"bye")
+
+    async with origin(script) as web, ingress_of(machine, web.port) as port, visitor(edge.port) as browser:
+        await browser.send(upgrade(await lead(redis, port)))
+        await read_head(browser.reader)
+        end = await browser.rest()
+
+    assert end == b"x" * 200_000 + b"bye"
+
+
+async def test_a_tunnel_that_the_visitor_ends_ends_for_the_vm_behind_its_last_byte(
+    edge: EdgeProcess, redis: Redis, machine: Machine
+) -> None:
+    """As a whole: between edge and VM no direction of TLS ends alone."""
+    heard: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def script(reader: Reader, writer: Writer) -> None:
+        await read_head(reader)
+        writer.write(switched())
+        heard.set_result(await reader.read())
+
+    async with origin(script) as web, ingress_of(machine, web.port) as port, visitor(edge.port) as browser:
+        await browser.send(upgrade(await lead(redis, port)))
+        await read_head(browser.reader)
+        await browser.send(b"x" * 200_000 + b"bye")
+        browser.writer.write_eof()
+        async with asyncio.timeout(WAIT_S):
+            assert await heard == b"x" * 200_000 + b"bye"
 
 
 async def test_a_renewed_certificate_drops_no_connection(
