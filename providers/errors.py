@@ -1,10 +1,15 @@
-"""What a cloud can answer, in one tree; each provider translates its own errors into these and nothing else.
+"""What clouds, DNS providers and certificate authorities can answer, in one tree.
+
+Each adapter translates its own errors into these and raises nothing else.
 
 ProviderError (a stagely.errors.StagelyError)
 |- CredentialsRejected   401, 403, revoked key                      OPERATOR
 |- QuotaExceeded         the account is full                        OPERATOR, retryable for a while: others leave
 |- NoCapacity            this size is sold out here now             OPERATOR, try another size or zone
 |- VmRejected            the order itself is wrong (size, region)   USER
+|- DnsRejected           no such zone, or a name outside of it      OPERATOR
+|- AuthorityRefused      the certificate authority says no          OPERATOR
+|- AuthorityBusy         it says: later                             OPERATOR, retryable
 `- ProviderUnavailable   5xx, time-out, rate limit                  OPERATOR, retryable
 """
 
@@ -37,6 +42,23 @@ class NoCapacity(ProviderError):
 class VmRejected(ProviderError):
     code = "vm_rejected"
     actor = Actor.USER
+
+
+class DnsRejected(ProviderError):
+    code = "dns_rejected"
+
+
+class AuthorityRefused(ProviderError):
+    """This order will not become a certificate: a check failed, or a policy forbids it. A new one may."""
+
+    code = "authority_refused"
+
+
+class AuthorityBusy(ProviderError):
+    """A rate limit or an outage of the certificate authority; `retry_after_s` is what it asked for."""
+
+    code = "authority_busy"
+    retryable = True
 
 
 class ProviderUnavailable(ProviderError):

@@ -76,6 +76,26 @@ class Settings(BaseSettings):
     """Builds at once, in the whole installation; the next one waits and shows its position."""
     slot_ask_again_s: float = 5.0
 
+    certificate_domain: str = ""
+    """Domain of previews whose wildcard certificate the worker orders and renews; "" when it comes from elsewhere.
+    Setting it agrees to the terms of the certificate authority. docs/certificates.md has this and what follows."""
+    certificate_folder: Path | None = None
+    """Where keys and `certificate.pem` lie; STAGELY_TLS_CERT and STAGELY_TLS_KEY of the edge both name the latter."""
+    acme_directory: str = "https://acme-v02.api.letsencrypt.org/directory"
+    acme_email: str = ""
+    acme_profile: str = ""
+    """Kind of certificate, by the authority's own name ("shortlived"); "" for its default."""
+    dns_provider: str = ""
+    """route53, digitalocean or hetzner."""
+    dns_zone: str = ""
+    """Zone there that holds the domain; "" when it is the domain itself."""
+    dns_token_file: Path | None = None
+    """Of digitalocean and hetzner; route53 finds its credentials as every AWS program does."""
+    dns_api_url: str = ""
+    """Other address of the provider's API; "" for the public one."""
+    dns_nameservers: str = ""
+    """Comma-separated host:port that are asked whether a TXT record is there; "" for the zone's own."""
+
     provider: str = "local"
     """Default provider of previews and builders."""
     local_vm_image: str = ""

@@ -1,0 +1,22 @@
+"""The Retry-After header. Pure."""
+
+from __future__ import annotations
+
+import time
+from email.utils import parsedate_to_datetime
+
+
+def seconds_of(header: str | None, now: float | None = None) -> float | None:
+    """How long to wait from `now` (Unix seconds; None: the clock); None when it is not said, or not to be understood.
+
+    Source: RFC 9110 section 10.2.3: seconds, or a date.
+    """
+    if header is None:
+        return None
+    if header.strip().isdecimal():
+        return float(header)
+    try:
+        at = parsedate_to_datetime(header).timestamp()
+    except ValueError:
+        return None
+    return max(0.0, at - (time.time() if now is None else now))
