@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
-.PHONY: help setup python check test test-all test-faults demo dev bench agent clean distclean
+.PHONY: help setup python pebble check test test-all test-faults demo dev bench agent clean distclean
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,6 +14,10 @@ setup: ## Make this machine able to run Stagely (CHECK=1 only says what it would
 python:
 	@CHECK= ONLY="host python" scripts/setup/main.sh
 
+# What tests of certificates need: Let's Encrypt's test authority.
+pebble: setup
+	@CHECK= ONLY="pebble" scripts/setup/main.sh
+
 check: python ## Lint, format, types, import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -21,10 +25,10 @@ check: python ## Lint, format, types, import rules
 	$(BIN)/lint-imports
 	@deploy/temporal/check.sh
 
-test: setup ## All tests that take seconds, on real parts
+test: setup pebble ## All tests that take seconds, on real parts
 	@scripts/test.sh -m "not slow"
 
-test-all: setup ## All tests, the slow ones too
+test-all: setup pebble ## All tests, the slow ones too
 	$(BIN)/pytest
 
 test-faults: setup ## The worker killed at every point of its work, and every other fault (ARGS="--json FILE")
