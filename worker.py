@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,11 +20,13 @@ from redis.asyncio import Redis
 from temporalio.client import Client
 from temporalio.worker import Replayer, Worker
 
+from activities.certificates import CertificateActivities
 from activities.failures import FailureInterceptor
 from activities.vms import UserData
 from activities.wiring import (
     Activities,
     Adapters,
+    certificate_activities,
     cloud_activities,
     core_activities,
     issuer,
@@ -32,7 +35,9 @@ from activities.wiring import (
 )
 from providers import catalog
 from providers.cloud_init import MachineBoot, render
+from providers.dns import catalog as dns_catalog
 from stagely import agent_archive, logs, registry, rollout, search_attributes, temporal, tokens
+from stagely.certificates import CertificateFolder
 from stagely.db.engine import create_engine
 from stagely.github import GitHub
 from stagely.leaving import leave, run_and_leave
@@ -41,14 +46,16 @@ from stagely.settings import Settings
 from stagely.vm_ca import VmCa
 from workflows import attributes
 from workflows.deployment import WORKFLOWS, runner
-from workflows.messages import CLOUD_QUEUE, CORE_QUEUE, WORKFLOW_QUEUE, Timings, VmLeaseInput
-from workflows.schedules import ensure_reaper
+from workflows.issuance import CertificateInput
+from workflows.messages import CERTIFICATE_QUEUE, CLOUD_QUEUE, CORE_QUEUE, WORKFLOW_QUEUE, Timings, VmLeaseInput
+from workflows.schedules import ensure_certificate, ensure_reaper
 from workflows.sweeps import SweepInput
 
 ROLES = ("all", "workflows", "core", "cloud")
 # The SDK's default of 10 s is the time a killed worker's workflows stand still; 2 s was measured to be enough.
 STICKY_TIMEOUT = timedelta(seconds=2)
 GRACE = timedelta(seconds=10)  # What a running activity gets on SIGTERM before it is cancelled.
+DOMAIN = re.compile(r"[a-z0-9][a-z0-9-]*(\.[a-z0-9][a-z0-9-]*)+")
 RUNNING = f"ExecutionStatus = 'Running' AND TaskQueue = '{WORKFLOW_QUEUE}'"
 
 log = structlog.get_logger()
@@ -158,7 +165,33 @@ async def _workers(settings: Settings, role: str) -> AsyncIterator[list[Worker]]
                     stack.callback(group.create_task(loop.run()).cancel)
         if role in ("all", "cloud"):
             found.append(_activity_worker(client, CLOUD_QUEUE, cloud_activities(made), settings))
+            if settings.certificate_domain:
+                certificates = certificate_activities(await certificates_of(settings))
+                await ensure_certificate(client, CertificateInput(settings.certificate_domain))
+                found.append(_activity_worker(client, CERTIFICATE_QUEUE, certificates, settings))
         yield found
+
+
+async def certificates_of(settings: Settings) -> CertificateActivities:
+    """What looks after the edge's certificate. Raises RuntimeError when a setting for it is missing or wrong."""
+    from providers import acme  # Here, for most workers never need these: 0.3 s of every start.
+    from providers.dns.nameservers import Nameservers, servers_of
+
+    if not DOMAIN.fullmatch(settings.certificate_domain):
+        raise RuntimeError(
+            "STAGELY_CERTIFICATE_DOMAIN must be a domain in lower case, without a wildcard, "
+            f"got {settings.certificate_domain!r}"
+        )
+    if settings.certificate_folder is None:
+        raise RuntimeError("STAGELY_CERTIFICATE_FOLDER is not set: it must be the folder that the edge reads from")
+    await dns_catalog.load(settings).aclose()  # What is wrong with it is said now, not in the hour of renewal.
+    folder = CertificateFolder(settings.certificate_folder)
+    authority = acme.AcmeAuthority(
+        settings.acme_directory, settings.acme_email, settings.acme_profile, folder.account_key
+    )
+    zone = settings.dns_zone or settings.certificate_domain
+    nameservers = Nameservers(zone, servers_of(settings.dns_nameservers))
+    return CertificateActivities(folder, authority, lambda: dns_catalog.load(settings), nameservers)
 
 
 @asynccontextmanager

@@ -1,101 +1,124 @@
-"""Certificates of preview VMs: the first soon after the agent's first contact, then anew several times a day.
+"""The installation's certificate: looked at, ordered, proven by TXT records, and put where the edge reads it.
 
-No activity but a loop beside the core's, as comments are: a VM that is pinned for a month adds nothing to a workflow's
-history. The row of a VM says when to look after it next; a certificate is a command like any other, so it waits for an
-agent that is away, and is sent until it is answered (docs/adr/0011-vm-identity.md).
+Only a worker that has the folder and the DNS token serves these, on a queue of their own. No secret is in what they
+take and give: keys stay in the folder, the token in its adapter.
 """
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import asdict, dataclass
-from datetime import timedelta
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import structlog
-from redis.asyncio import Redis
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from temporalio import activity
 
-from activities.records import nudge_agent
-from stagely.db.queries import certificates, ledger
-from stagely.db.queries.certificates import KIND, Machine
-from stagely.db.queries.ledger import NewCommand
-from stagely.ids import mint
-from stagely.vm_ca import CA_ENDS_SOON, VmCa, VmCaInvalid
-from workflows.messages import CommandOrder
+from providers.authority import Authority
+from providers.dns.base import DnsZone, Visibility
+from providers.errors import AuthorityRefused
+from stagely.certificates import RENEWAL_SHARE, CertificateFolder, Validity, names_of
+from stagely.txt import TxtRecord
+from workflows.issuance import CertificateInput, CertificateOrder, CertificateState
 
-RENEW_AFTER = timedelta(hours=8)  # A third of a certificate's life: two more may fail before one is missed.
-LOOK_AGAIN = timedelta(seconds=60)  # Whether the agent has taken it. It answers at once, or when it is back.
-POLL_S = 0.5  # One indexed query. A deployment takes seconds longer, so no visitor waits for a certificate.
-AT_ONCE = 50
-WAIT_FOR_OPERATOR_S = 30.0
+VISIBLE_LIMIT_S = 600.0  # Route 53 says 60 s; ten times that, for zones whose secondaries poll.
+LATE_SHARE = RENEWAL_SHARE / 2  # With half of the time for renewal gone, somebody should look.
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class CertificateIssuer:
-    """Any number of issuers may run: a VM is looked after by one at a time."""
+class CertificateActivities:
+    """`zone_of()` gives a zone that this class closes after each activity."""
 
-    engine: AsyncEngine
-    redis: Redis
-    ca: VmCa
-    renew_after: timedelta = RENEW_AFTER
-    look_again: timedelta = LOOK_AGAIN
-    poll_s: float = POLL_S
+    folder: CertificateFolder
+    authority: Authority
+    zone_of: Callable[[], DnsZone]
+    nameservers: Visibility
+    clock: Callable[[], float] = time.time
 
-    async def run(self) -> None:
-        """Look after certificates until cancelled."""
-        while True:
-            wait_s = await self._pass()
-            await asyncio.sleep(wait_s)
+    @activity.defn
+    async def inspect_certificate(self, order: CertificateInput) -> CertificateState:
+        """What is there, and whether it is time for another. Says so in the log and as a metric."""
+        found = self.folder.validity()
+        state = self._state(found, order.domain)
+        if found is None:
+            log.warning("no certificate yet", domain=order.domain, path=str(self.folder.certificate))
+        else:
+            self._tell(found, order.domain)
+        return state
 
-    async def look_after_due(self) -> list[str]:
-        """Look after the certificates that are due, at most AT_ONCE. The VMs that were given a new one.
+    @activity.defn
+    async def place_order(self, order: CertificateInput) -> CertificateOrder:
+        """Order a certificate. The key is written first: a folder that takes no file costs no order.
 
-        Raises VmCaInvalid; then nobody was given any.
+        Again: the same order where the authority gives it back (Let's Encrypt does), else one more.
         """
-        async with self.engine.begin() as db:
-            machines = await certificates.due(db, AT_ONCE)
-            given = [machine.vm_id for machine in machines if await self._look_after(db, machine)]
-        for vm_id in given:
-            await nudge_agent(self.redis, vm_id)
-        return given
+        key = self.folder.next_key()
+        placed = await self.authority.place(names_of(order.domain), key)
+        log.info("certificate ordered", domain=order.domain, order=placed.url, records=len(placed.records))
+        return CertificateOrder(order.domain, placed.url, placed.records)
 
-    async def _pass(self) -> float:
-        """Seconds until the next one."""
+    @activity.defn
+    async def publish_challenges(self, order: CertificateOrder) -> None:
+        """Put the order's TXT values into the DNS and return once the zone's own servers have them.
+
+        Noted in the folder before: whatever happens then, `withdraw_challenges` finds them. Again: nothing changes.
+        """
+        known = self.folder.challenges()
+        self.folder.note_challenges(dict.fromkeys((*known, *order.records)))
+        zone = self.zone_of()
         try:
-            given = await self.look_after_due()
-        except (SQLAlchemyError, OSError) as error:
-            log.warning("certificates wait for the database", error_code="database_away", reason=str(error)[:200])
-        except VmCaInvalid as error:
-            log.error("certificates wait for their CA", error_code="vm_ca_invalid", reason=str(error))
-            return WAIT_FOR_OPERATOR_S
-        else:
-            return 0.0 if len(given) == AT_ONCE else self.poll_s
-        return self.poll_s
+            for record in order.records:
+                await zone.put_txt(record.name, record.value)
+        finally:
+            await zone.aclose()
+        await self.nameservers.wait_for(order.records, VISIBLE_LIMIT_S)
 
-    async def _look_after(self, db: AsyncConnection, machine: Machine) -> bool:
-        """Whether it was given a new certificate."""
-        renew_at = machine.issued_at + self.renew_after if machine.issued_at else machine.now
-        if machine.now < renew_at and machine.outcome != "failed":
-            is_taken = machine.outcome == "succeeded"
-            await certificates.look_again(db, machine.vm_id, renew_at if is_taken else machine.now + self.look_again)
-            return False
-        made = self.ca.certify(machine.public_key, machine.environment_id, machine.now)
-        order = CommandOrder(mint("cmd"), machine.vm_id, KIND, machine.environment_id, certificate=made.certificate)
-        await ledger.put_command(
-            db, NewCommand(order.command_id, machine.vm_id, machine.environment_id, "", KIND, asdict(order))
+    @activity.defn
+    async def finish_order(self, order: CertificateOrder) -> CertificateState:
+        """Have the authority check and sign, and install what it gives. Again, at any point: goes on from there."""
+        names = names_of(order.domain)
+        chain = await self.authority.finish(order.url, names, self.folder.next_key())
+        try:
+            installed = self.folder.install(chain)
+        except ValueError as error:
+            raise AuthorityRefused(f"{order.url} gave what cannot be used: {error}; order another") from error
+        self._tell(installed, order.domain)
+        return self._state(installed, order.domain)
+
+    @activity.defn
+    async def withdraw_challenges(self, order: CertificateInput) -> None:
+        """Remove every TXT value of ours from the DNS, those of runs that were stopped too. Again: nothing changes."""
+        records: tuple[TxtRecord, ...] = self.folder.challenges()
+        if not records:
+            return
+        zone = self.zone_of()
+        try:
+            for record in records:
+                await zone.remove_txt(record.name, record.value)
+        finally:
+            await zone.aclose()
+        self.folder.note_challenges(())
+        log.info("challenges withdrawn", domain=order.domain, records=len(records))
+
+    def _state(self, found: Validity | None, domain: str) -> CertificateState:
+        has_leftovers = bool(self.folder.challenges())
+        if found is None:
+            return CertificateState(is_due=True, has_leftovers=has_leftovers)
+        is_due = self.clock() >= found.renew_at or not found.names >= set(names_of(domain))
+        return CertificateState(found.ends_at, found.renew_at, is_due, has_leftovers)
+
+    def _tell(self, found: Validity, domain: str) -> None:
+        left_s = found.ends_at - self.clock()
+        gauge = activity.metric_meter().create_gauge_float(
+            "stagely_certificate_expiry_timestamp_seconds", "When the certificate in the folder ends, Unix time"
         )
-        await certificates.look_again(db, machine.vm_id, machine.now + self.look_again)
-        self._note(machine, made.ends_at.isoformat())
-        return True
-
-    def _note(self, machine: Machine, ends_at: str) -> None:
-        event = log.bind(vm_id=machine.vm_id, environment_id=machine.environment_id, ends_at=ends_at)
-        if machine.outcome == "failed":
-            event.warning("certificate issued again", reason="the agent could not serve with the one before")
+        gauge.set(found.ends_at, {"domain": domain})
+        keys = {"domain": domain, "expires_at": datetime.fromtimestamp(found.ends_at, UTC).isoformat()}
+        if left_s <= 0:
+            log.error("certificate expired", **keys)
+        elif left_s < (found.ends_at - found.begins_at) * LATE_SHARE:
+            log.warning("certificate ends soon", **keys, reason="its renewals fail: look at the runs")
         else:
-            event.info("certificate issued")
-        if self.ca.ends_at() - machine.now < CA_ENDS_SOON:
-            log.warning("vm ca ends soon", ends_at=self.ca.ends_at().isoformat(), remedy="make the next one")
+            log.info("certificate valid", **keys)

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
 from activities.burials import BurialActivities
-from activities.certificates import CertificateIssuer
+from activities.certificates import CertificateActivities
 from activities.comments import CommentPublisher, Comments
 from activities.images import ImageActivities
 from activities.records import RecordActivities
@@ -22,6 +22,7 @@ from activities.sweep_environments import EnvironmentSweeps, PullRequests
 from activities.sweep_routes import RouteSweeps
 from activities.sweep_vms import CloudSweeps, LedgerSweeps
 from activities.sweeps import SweepActivities
+from activities.vm_certificates import CertificateIssuer
 from activities.vms import UserData, VmActivities
 from providers.base import Provider
 from stagely.registry import Registry
@@ -95,6 +96,17 @@ def sweep_activities(with_: Adapters, client: Client, timings: Timings) -> Activ
         environments.survey_environments,
         environments.deliver_webhooks,
         RouteSweeps(with_.engine, with_.redis).sweep_routes,
+    ]
+
+
+def certificate_activities(of: CertificateActivities) -> Activities:
+    """Of workers that look after the edge's certificate, on its own queue."""
+    return [
+        of.inspect_certificate,
+        of.place_order,
+        of.publish_challenges,
+        of.finish_order,
+        of.withdraw_challenges,
     ]
 
 

@@ -11,6 +11,7 @@ import pytest
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 from temporalio.workflow import _Definition as Definition  # The runner's own input; there is no public name for it.
 
+from workflows.certificate import CertificateWorkflow
 from workflows.environment import EnvironmentWorkflow
 from workflows.pipeline import PipelineWorkflow
 from workflows.reaper import ReaperWorkflow
@@ -59,7 +60,15 @@ def test_workflows_load_no_cloud_sdk() -> None:
     assert loaded_by("import workflows.environment") & foreign == set()
 
 
-@pytest.mark.parametrize("kind", [EnvironmentWorkflow, PipelineWorkflow, VmLeaseWorkflow, ReaperWorkflow])
+def test_a_worker_without_a_certificate_loads_none_of_its_libraries() -> None:
+    foreign = {"acme", "josepy", "requests", "dns", "botocore"}
+
+    assert loaded_by("import worker") & foreign == set()
+
+
+@pytest.mark.parametrize(
+    "kind", [EnvironmentWorkflow, PipelineWorkflow, VmLeaseWorkflow, ReaperWorkflow, CertificateWorkflow]
+)
 async def test_a_workflow_loads_in_temporals_sandbox(kind: type) -> None:
     definition = Definition.must_from_class(kind)
 

@@ -11,15 +11,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from temporalio.client import Client
 
 from stagely.rollout import current_build
+from stagely.settings import Settings
 from tests.encryption import KEY_FILE
 from tests.namespaces import fresh_namespace
 from tests.services import free_port
+from worker import certificates_of
 
 ROOT = Path(__file__).parents[1]
 DEADLINE_S = 60.0
@@ -106,3 +109,29 @@ async def test_a_worker_without_keys_ends_with_a_sentence(given: dict[str, str])
 
     assert record["reason"] == "STAGELY_ENCRYPTION_KEY_FILE=/none cannot be read: No such file or directory"
     assert code == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, "STAGELY_CERTIFICATE_FOLDER is not set: it must be the folder that the edge reads from"),
+        (
+            {"dns_provider": "bind"},
+            "STAGELY_DNS_PROVIDER is 'bind' and must be one of route53, digitalocean, hetzner",
+        ),
+        ({"dns_nameservers": "a"}, "STAGELY_DNS_NAMESERVERS must be host:port,host:port..., got 'a'"),
+        (
+            {"certificate_domain": "*.example.com"},
+            "STAGELY_CERTIFICATE_DOMAIN must be a domain in lower case, without a wildcard, got '*.example.com'",
+        ),
+    ],
+)
+async def test_a_worker_that_cannot_look_after_its_certificate_says_why(settings: dict[str, str], told: str) -> None:
+    folder = {"certificate_folder": "/none", "dns_provider": "route53"} if settings else {}
+    # Any: of whatever type the setting is.
+    given: dict[str, Any] = {"certificate_domain": "preview.example.com", **folder, **settings}
+
+    with pytest.raises(RuntimeError) as refused:
+        await certificates_of(Settings(**given))
+
+    assert str(refused.value) == told

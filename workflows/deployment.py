@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+from workflows.certificate import CertificateWorkflow
 from workflows.environment import EnvironmentWorkflow
 from workflows.pipeline import PipelineWorkflow
 from workflows.reaper import ReaperWorkflow
 from workflows.vm_lease import VmLeaseWorkflow
 
-WORKFLOWS: tuple[type, ...] = (EnvironmentWorkflow, PipelineWorkflow, VmLeaseWorkflow, ReaperWorkflow)
+WORKFLOWS: tuple[type, ...] = (
+    EnvironmentWorkflow,
+    PipelineWorkflow,
+    VmLeaseWorkflow,
+    ReaperWorkflow,
+    CertificateWorkflow,
+)
 
 PASSED_THROUGH = (
     "stagely",
@@ -17,6 +24,7 @@ PASSED_THROUGH = (
     "workflows.messages",
     "workflows.orders",
     "workflows.sweeps",
+    "workflows.issuance",
     "workflows.attributes",
     "workflows.options",
     "workflows.lifetime",

@@ -16,6 +16,7 @@ from stagely.states import VmRole
 WORKFLOW_QUEUE = "stagely-workflows"
 CORE_QUEUE = "stagely-core"  # Postgres, Redis, GitHub, registry.
 CLOUD_QUEUE = "stagely-cloud"  # Cloud APIs.
+CERTIFICATE_QUEUE = "stagely-certificates"  # Of workers that have the certificate's folder and the DNS token.
 
 
 def environment_workflow_id(project_id: str, pr: int) -> str:

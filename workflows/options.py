@@ -9,7 +9,7 @@ from typing import TypedDict
 from temporalio.common import RetryPolicy
 from temporalio.workflow import ActivityCancellationType
 
-from workflows.messages import CLOUD_QUEUE, CORE_QUEUE
+from workflows.messages import CERTIFICATE_QUEUE, CLOUD_QUEUE, CORE_QUEUE
 
 
 class ActivityOptions(TypedDict, total=False):
@@ -134,6 +134,44 @@ REAP_VM = ActivityOptions(
     schedule_to_close_timeout=timedelta(minutes=6),
     heartbeat_timeout=timedelta(seconds=10),
     retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_attempts=3),
+)
+
+
+# A local file. No worker serves this queue: the look fails by its limit, and an operator sees a red run.
+INSPECT_CERTIFICATE = ActivityOptions(
+    task_queue=CERTIFICATE_QUEUE,
+    start_to_close_timeout=timedelta(seconds=15),
+    schedule_to_close_timeout=timedelta(minutes=10),
+    heartbeat_timeout=HEARTBEAT,
+    retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=1)),
+)
+
+# Limited by attempts, not by time: as long as the authority says (days, at times) is waited, and nothing overtakes it.
+PLACE_ORDER = ActivityOptions(
+    task_queue=CERTIFICATE_QUEUE,
+    start_to_close_timeout=timedelta(minutes=5),
+    heartbeat_timeout=HEARTBEAT,
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(seconds=5), maximum_interval=timedelta(minutes=10), maximum_attempts=8
+    ),
+)
+FINISH_ORDER = PLACE_ORDER
+
+# Above VISIBLE_LIMIT_S of the activity, which says what was not seen and where.
+CHALLENGES = ActivityOptions(
+    task_queue=CERTIFICATE_QUEUE,
+    start_to_close_timeout=timedelta(minutes=12),
+    schedule_to_close_timeout=timedelta(minutes=30),
+    heartbeat_timeout=HEARTBEAT,
+    retry_policy=RetryPolicy(initial_interval=timedelta(seconds=2), maximum_interval=timedelta(minutes=1)),
+)
+# What is left over is noted in the folder: the next look has as long again.
+WITHDRAW_CHALLENGES = ActivityOptions(
+    task_queue=CERTIFICATE_QUEUE,
+    start_to_close_timeout=timedelta(minutes=3),
+    schedule_to_close_timeout=timedelta(minutes=30),
+    heartbeat_timeout=HEARTBEAT,
+    retry_policy=RetryPolicy(initial_interval=timedelta(seconds=2), maximum_interval=timedelta(minutes=1)),
 )
 
 

@@ -11,6 +11,7 @@ from temporalio.common import SearchAttributePair, SearchAttributeUpdate, TypedS
 
 from stagely.states import EnvironmentState
 from workflows import attributes
+from workflows.issuance import CertificateState
 from workflows.messages import PipelineInput, PullRequestFacts, VmLeaseInput
 from workflows.orders import Record
 
@@ -62,6 +63,14 @@ def _whose(
         attributes.REPO.value_set(facts.repo_full_name),
         attributes.PR.value_set(facts.pr),
     ]
+
+
+def mark_certificate(state: str, found: CertificateState) -> None:
+    """`state`: valid, due (of renewal, or there is none) or proving; the end is that of the certificate in use."""
+    updates: list[SearchAttributeUpdate[Any]] = [attributes.STATE.value_set(state)]  # Any: as above.
+    if found.expires_at:
+        updates.append(attributes.EXPIRES_AT.value_set(datetime.fromtimestamp(found.expires_at, UTC)))
+    workflow.upsert_search_attributes(updates)
 
 
 def describe_environment(facts: PullRequestFacts | None, record: Record, vm_id: str) -> None:

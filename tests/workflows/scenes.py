@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
+
+from temporalio.client import WorkflowFailureError
 
 from providers.base import VmOrder
 from providers.errors import NoCapacity
@@ -12,7 +15,10 @@ from stagely.db.queries import environments
 from stagely.db.queries.environments import EnvironmentFilter
 from stagely.ids import mint
 from stagely.states import EnvironmentState
+from tests.workflows.certificates import certificate_worker
 from tests.workflows.world import World
+from workflows.certificate import CertificateWorkflow
+from workflows.issuance import CertificateInput
 from workflows.messages import (
     WORKFLOW_QUEUE,
     ApproveRequest,
@@ -184,6 +190,23 @@ async def _sweep(here: World) -> None:
     await here.client.execute_workflow(ReaperWorkflow.run, order, id=mint("reaper"), task_queue=WORKFLOW_QUEUE)
 
 
+async def certificate_issued(here: World) -> None:
+    """A look whose order is refused, one that issues, one that finds nothing to do."""
+    async with certificate_worker(here.client) as town:
+        town.refuses = "the check failed"
+        with suppress(WorkflowFailureError):
+            await _look_after_certificate(here)
+        town.refuses = ""
+        await _look_after_certificate(here)
+        await _look_after_certificate(here)
+
+
+async def _look_after_certificate(here: World) -> None:
+    order = CertificateInput("preview.example.com")
+    looked = CertificateWorkflow.run
+    await here.client.execute_workflow(looked, order, id=mint("certificate"), task_queue=WORKFLOW_QUEUE)
+
+
 SCENES: tuple[Scene, ...] = (
     Scene(ready_then_closed),
     Scene(resting),
@@ -200,4 +223,5 @@ SCENES: tuple[Scene, ...] = (
     Scene(sold_out, alternatives=(("east", "small"), ("west", "large"))),
     Scene(preview_replaced),
     Scene(swept),
+    Scene(certificate_issued),
 )

@@ -1,4 +1,4 @@
-"""The reaper's schedule: one, whoever asks for it and how often."""
+"""The reaper's schedule and the certificate's: one of each, whoever asks for it and how often."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from temporalio.client import (
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
-from workflows.messages import CORE_QUEUE, WORKFLOW_QUEUE
+from workflows.certificate import CertificateWorkflow
+from workflows.issuance import CertificateInput, CertificateState
+from workflows.messages import CERTIFICATE_QUEUE, CORE_QUEUE, WORKFLOW_QUEUE
 from workflows.reaper import ReaperWorkflow
-from workflows.schedules import REAPER, ensure_reaper
+from workflows.schedules import CERTIFICATE, REAPER, ensure_certificate, ensure_reaper
 from workflows.sweeps import Sweep, SweepInput, SweepStart
 
 DEADLINE_S = 30.0
@@ -90,6 +92,33 @@ async def test_schedule_starts_a_sweep_with_its_order(temporal_client: Client, s
         await _end(temporal_client, schedule)
 
     assert begun[0].order == SweepInput(silence_s=61)
+
+
+async def test_certificate_is_looked_after_at_once_and_then_by_the_hour(temporal_client: Client) -> None:
+    handle = temporal_client.get_schedule_handle(CERTIFICATE)
+    looked: list[CertificateInput] = []
+
+    @activity.defn(name="inspect_certificate")
+    async def inspect(order: CertificateInput) -> CertificateState:
+        looked.append(order)
+        return CertificateState(expires_at=1.0)
+
+    async with (
+        Worker(temporal_client, task_queue=WORKFLOW_QUEUE, workflows=[CertificateWorkflow]),
+        Worker(temporal_client, task_queue=CERTIFICATE_QUEUE, activities=[inspect]),
+    ):
+        await ensure_certificate(temporal_client, CertificateInput("old.example.com"))
+        await until(lambda: bool(looked))
+        await ensure_certificate(temporal_client, CertificateInput("new.example.com"))
+        found = await handle.describe()
+        await handle.delete()
+
+    spec, policy = found.schedule.spec, found.schedule.policy
+    assert looked == [CertificateInput("old.example.com")]
+    assert (spec.intervals[0].every, spec.jitter) == (timedelta(hours=1), timedelta(minutes=6))
+    assert policy.overlap == ScheduleOverlapPolicy.SKIP
+    assert isinstance(found.schedule.action, ScheduleActionStartWorkflow)
+    assert found.info.num_actions == 1
 
 
 async def _end(client: Client, schedule: ScheduleHandle) -> None:

@@ -20,7 +20,7 @@ from tests.encryption import CONVERTER
 from tests.secrecy import files_with, forms, is_in
 from tests.services import temporal_server
 from tests.workflows.confidant import Confidant, fail_with, repeat
-from workflows import messages, orders, sweeps
+from workflows import issuance, messages, orders, sweeps
 
 QUEUE = "secrecy"
 DEADLINE_S = 60.0
@@ -53,7 +53,7 @@ def classes_in(hint: object) -> Iterator[type]:
 
 def message_fields() -> set[tuple[str, str]]:
     seen: set[type] = set()
-    named = [kind for module in (messages, orders, sweeps) for kind in vars(module).values()]
+    named = [kind for module in (messages, orders, sweeps, issuance) for kind in vars(module).values()]
     kinds = [kind for kind in named if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
     return {(owner.__name__, name) for kind in kinds for owner, name in fields_of(kind, seen)}
 
@@ -76,6 +76,7 @@ def test_the_walk_reaches_messages_inside_messages() -> None:
     assert ("BuildTarget", "context") in found
     assert ("Record", "route") in found
     assert ("Findings", "doomed") in found
+    assert ("TxtRecord", "value") in found
 
 
 @pytest.mark.parametrize("name", ["token", "api_key", "db_password", "user_data", "env", "build_secrets"])
