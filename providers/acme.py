@@ -23,7 +23,7 @@ from stagely.retry_after import seconds_of
 from stagely.txt import TxtRecord
 
 CALL_LIMIT_S = 30
-FINISH_LIMIT_S = 180.0  # The checks from several places and the signing; Let's Encrypt takes some 5 s.
+FINISH_LIMIT_S = 180.0  # Checks from several places, and the signing. The order goes on without us.
 RATE_LIMIT_WAIT_S = 3600.0  # Of an authority that says "too often" and not for how long.
 _PASSING = ("rateLimited", "serverInternal", "badNonce", "orderNotReady")
 _GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)

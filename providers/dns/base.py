@@ -8,7 +8,7 @@ from typing import Protocol
 from providers.errors import DnsRejected
 from stagely.txt import TxtRecord
 
-TTL_S = 60  # Route 53's and Hetzner's docs: the least that both take; a value lives for minutes.
+TTL_S = 60  # The least that Hetzner takes; a value lives for minutes.
 
 
 class DnsZone(Protocol):

@@ -13,7 +13,7 @@ from providers.dns.rest import Json, RestApi
 from providers.errors import DnsRejected, ProviderUnavailable
 
 URL = "https://api.hetzner.cloud/v1"
-ACTION_LIMIT_S = 60.0  # An action on a record set takes about a second.
+ACTION_LIMIT_S = 60.0  # Of a change to one name; then it is looked at anew.
 ACTION_POLL_S = 0.5
 
 

@@ -68,8 +68,8 @@ class Nameservers:
 
     async def _own(self) -> list[Server]:
         """IPv4 addresses, of which every public zone has some; a machine without IPv6 could not ask the others."""
-        resolver = self._resolver or dns.asyncresolver.Resolver()
         try:
+            resolver = self._resolver or dns.asyncresolver.Resolver()
             names = [str(one.target) for one in await resolver.resolve(self._zone, "NS", lifetime=QUERY_LIMIT_S)]
             found = [await resolver.resolve(name, "A", lifetime=QUERY_LIMIT_S) for name in names]
         except dns.exception.DNSException as error:

@@ -10,7 +10,7 @@ import httpx
 from providers.errors import CredentialsRejected, DnsRejected, ProviderUnavailable
 from stagely.retry_after import seconds_of
 
-CALL_LIMIT_S = 20.0  # All of these APIs answer within a second, or not at all.
+CALL_LIMIT_S = 20.0  # Longer than an answer is worth waiting for: the activity asks again.
 _PASSING = (HTTPStatus.CONFLICT, HTTPStatus.LOCKED, HTTPStatus.TOO_MANY_REQUESTS)  # Somebody else is changing the zone.
 
 Json = Any  # Any JSON value.

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import acme.client
 import pytest
 from temporalio.client import Client, WorkflowFailureError
+from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.worker import Worker
 
 from activities.certificates import CertificateActivities
@@ -89,8 +90,10 @@ class Site:
         """The code and the sentence of a run that fails."""
         with pytest.raises(WorkflowFailureError) as told:
             await self.look()
-        cause = innermost(told.value.cause)  # type: ignore[arg-type]  # An activity's; another one fails the test.
-        return str(getattr(cause, "type", "")), str(cause)
+        assert isinstance(told.value.cause, ActivityError)
+        cause = innermost(told.value.cause)
+        assert isinstance(cause, ApplicationError)
+        return cause.type or "", cause.message
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[Site]:
