@@ -1,4 +1,4 @@
-"""The real worker, killed between any two steps of an order: another one ends it, with every DNS provider."""
+"""The real worker: what it measures, and that another one finishes what it was at when it was killed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from temporalio.client import Client
 
-from stagely.certificates import CertificateFolder
+from stagely.certificates import CertificateFolder, names_of
 from tests.acme.pebble import Dns, Pebble
 from tests.encryption import KEY_FILE
 from tests.fakes.dns.digitalocean import FakeDigitalOcean
@@ -22,6 +23,8 @@ from tests.fakes.dns.rest import TOKEN
 from tests.fakes.dns.route53 import KEY_ID, SECRET, FakeRoute53
 from tests.fakes.dns.server import FakeDns, Seen
 from tests.namespaces import fresh_namespace
+from tests.services import free_port
+from tests.workflows.certificates import signed_by_itself
 from workflows.schedules import CERTIFICATE
 
 ROOT = Path(__file__).parents[2]
@@ -109,6 +112,25 @@ async def test_killed_worker_leaves_an_order_that_another_one_finishes(
     assert (fake.txt, folder.challenges()) == ({}, ())
     assert 1 <= pebble.requests("/order-plz") - orders <= most_orders
     assert [schedule.id async for schedule in await client.list_schedules() if schedule.id == CERTIFICATE]
+
+
+async def test_worker_measures_when_the_certificate_ends(
+    temporal_client: Client, database_url: str, redis_url: str, tmp_path: Path, dns: Dns, pebble: Pebble
+) -> None:
+    client, listen = await fresh_namespace(temporal_client), f"127.0.0.1:{free_port()}"
+    folder, domain = CertificateFolder(tmp_path / "certificates"), f"measured.{ZONE}"
+    installed = folder.install(signed_by_itself(folder.next_key(), names_of(domain)))
+    with FakeHetzner(ZONE) as fake:
+        settings = settings_of(client, database_url, redis_url, tmp_path, dns, pebble, "hetzner", fake, domain)
+        with worker({**settings, "STAGELY_WORKER_METRICS_LISTEN": listen}, tmp_path / "worker.log"):
+            await finished(client)
+            async with httpx.AsyncClient() as visitor:
+                metrics = (await visitor.get(f"http://{listen}/metrics")).text
+
+    (line,) = [one for one in metrics.splitlines() if one.startswith("stagely_certificate_expiry_timestamp_seconds{")]
+    assert f'domain="{domain}"' in line
+    assert float(line.rpartition(" ")[2]) == installed.ends_at
+    assert fake.journal == []
 
 
 async def kill_in_turn(settings: dict[str, str], path: Path, moments: list[Callable[[], bool]]) -> None:
