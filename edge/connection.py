@@ -13,7 +13,7 @@ from edge.phase import CLOSED, HEAD, LINGER
 if TYPE_CHECKING:
     from edge.proxy import Edge
 
-_TLS_READ = 65536  # Bounds one read, which is held in cipher, in clear and on its way; also what a round trip brings.
+_TLS_READ = 65536  # Of a read that is held in cipher, in clear and on its way; also what a round trip brings.
 _TLS_HELD_MAX = 16384  # As without TLS; the event loop's own bound is eight times that.
 
 
@@ -25,8 +25,8 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_address", "_buffer", "_edge", "_fields", "_half_closed", "_is_held", "_phase", "_sni", "_transport",
-        "deadline", "takes_small_pieces", "write_blocked",
+        "_address", "_buffer", "_edge", "_fields", "_half_closed", "_is_held", "_phase", "_reads_small", "_sni",
+        "_transport", "deadline", "takes_small_pieces", "write_blocked",
     )  # fmt: skip
     _transport: asyncio.Transport
 
@@ -37,6 +37,7 @@ class Connection(asyncio.Protocol):
         self._sni: bytes | None = None  # The host of the TLS handshake, b"" when it named none; None without TLS.
         self._half_closed = False
         self._is_held = False  # Nothing is read from it for now.
+        self._reads_small = False
         self.takes_small_pieces = False
         self.write_blocked = False
         self.deadline = edge.clock() + edge.limits.head_s
@@ -52,10 +53,16 @@ class Connection(asyncio.Protocol):
             self._bound_buffers()
         self._fields = client_fields(self._address, "http" if tls is None else "https")
 
+    def read_small(self) -> None:
+        """Bound what one read brings: where this side or the VM's speaks TLS it is held in clear and in cipher."""
+        if not self._reads_small:
+            self._reads_small = True
+            sock = self._transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TLS_READ)
+
     def _bound_buffers(self) -> None:
         self.takes_small_pieces = True
-        sock = self._transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TLS_READ)
+        self.read_small()
         self._transport.set_write_buffer_limits(_TLS_HELD_MAX)
         # Both event loops' TLS transports have it; the common base class does not.
         self._transport.set_read_buffer_limits(_TLS_HELD_MAX)  # type: ignore[attr-defined]

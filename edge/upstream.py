@@ -82,10 +82,9 @@ class Upstream(asyncio.Protocol):
         self._interim = 0
         self._transport.write(data)
         if client.takes_small_pieces and not self._reads_small:
-            # A large read by a TLS visitor's side is held there in clear and in cipher: bound what one read brings.
-            self._reads_small = True
-            sock = self._transport.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_READ)
+            self._read_small()
+        if self._is_tls:
+            client.read_small()
         if client.write_blocked:
             self.hold()
 
@@ -144,8 +143,14 @@ class Upstream(asyncio.Protocol):
         if self._is_tls:
             self._bound_buffers()
 
+    def _read_small(self) -> None:
+        """A large read is held in clear and in cipher where either side speaks TLS: bound what one read brings."""
+        self._reads_small = True
+        sock = self._transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_READ)
+
     def _bound_buffers(self) -> None:
-        """As for visitors by TLS: what is held in cipher and in clear is held twice."""
+        self._read_small()
         self._transport.set_write_buffer_limits(_TLS_HELD_MAX)
         # Both event loops' TLS transports have it; the common base class does not.
         self._transport.set_read_buffer_limits(_TLS_HELD_MAX)  # type: ignore[attr-defined]

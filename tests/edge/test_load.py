@@ -14,15 +14,18 @@ import pytest
 from redis.asyncio import Redis
 
 from edge.routes import encode, key_of
+from tests.certificates import certified_machine, new_authority
 from tests.edge.certificates import trusting, write_pair
 from tests.edge.conftest import EdgeProcess, edge_program, ready_route
 from tests.edge.test_upgrade import switched, upgrade
+from tests.edge.vms import ingress_of
 from tests.edge.wire import WAIT_S, Reader, Visitor, Writer, ok, origin, read_head, read_message, visitor
 
 SLOW_HEADS, SLOW_BODIES = 1_500, 500
 P99_MAX_S = 0.1
 STOPPED = 48
 STOPPED_COST_MAX = 1 << 20
+STOPPED_COST_BY_TLS_MAX = 3 << 19  # TLS to the VM: what both directions hold is held in cipher too.
 HOST = "a.localhost"
 CHUNKS = b"200\r\n%b\r\n" % (b"x" * 512) * 128
 GET = f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
@@ -199,6 +202,40 @@ async def test_client_that_stops_reading_costs_at_most_a_mebibyte(
 
     print(f"{cost / 1024:.0f} KiB each")
     assert cost < STOPPED_COST_MAX
+
+
+@pytest.mark.parametrize(
+    ("script", "wire", "more"),
+    [(counted, GET, b""), (tunnel, upgrade("a"), b"x" * 65536), (silent, UPLOAD, b"x" * 65536)],
+    ids=["counted", "tunnel-both", "upload"],
+)
+@pytest.mark.parametrize("by_tls", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "tls"])
+async def test_client_that_stops_reading_costs_little_more_where_the_vm_is_reached_by_tls(
+    redis_url: str, redis: Redis, tmp_path: Path, script: Script, wire: bytes, more: bytes, by_tls: bool
+) -> None:
+    pair, authority = write_pair(tmp_path / "tls"), new_authority(tmp_path)
+    machine = certified_machine(tmp_path / "vm", authority, "env1")
+    settings = {
+        "STAGELY_EDGE_TLS_LISTEN": "127.0.0.1:0",
+        "STAGELY_TLS_CERT": str(pair.certificate),
+        "STAGELY_TLS_KEY": str(pair.key),
+        "STAGELY_EDGE_REDIRECT": "0",
+        "STAGELY_EDGE_VM_CA": str(authority.trusted),
+    }
+    with edge_program(redis_url, STAGELY_EDGE_RATE_LIMIT="0", **settings) as edge:
+        async with origin(script) as web, ingress_of(machine, web.port) as port, AsyncExitStack() as stack:
+            await redis.set(key_of("a"), encode(ready_route(port, tls=True)))
+            async with visitor(edge.ports[0]) as first:
+                await first.ask(UNKNOWN)
+            before = await settled(edge)
+            for _ in range(STOPPED):
+                await stack.enter_async_context(
+                    stopped(edge.ports[int(by_tls)], wire, more, trusting(pair) if by_tls else None)
+                )
+            cost = (await settled(edge) - before) / STOPPED
+
+    print(f"{cost / 1024:.0f} KiB each")
+    assert cost < STOPPED_COST_BY_TLS_MAX
 
 
 async def test_one_address_has_a_limited_number_of_connections(redis_url: str, redis: Redis) -> None:
