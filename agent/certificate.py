@@ -15,6 +15,7 @@ from agent.identity import KEY_FILE
 from agent.protocol import Certify, Failure, Outcome, Result
 
 STEP = "certify"
+FILE = "ingress.crt"
 
 log = logging.getLogger("stagely.agent.certificate")
 
@@ -24,8 +25,8 @@ class Certificate:
 
     def __init__(self, state_dir: Path) -> None:
         self._key = state_dir / KEY_FILE
-        self._path = state_dir / "ingress.crt"
-        self._draft = state_dir / "ingress.crt.draft"
+        self._path = state_dir / FILE
+        self._draft = state_dir / f"{FILE}.draft"
         self.context: ssl.SSLContext | None = None
 
     def restore(self) -> None:

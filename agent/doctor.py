@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
+from agent import certificate
 from agent.config import Config, ConfigError, load
 from agent.engine import Engine, EngineError
 from agent.health import disk_free_bytes
@@ -95,6 +96,23 @@ async def _enrolment(config: Config) -> Finding:
         return Finding("enrolment", Verdict.OK, "the core has welcomed this agent")
     remedy = "journalctl -u stagely-agent says why; a token is good for one machine and a limited time"
     return Finding("enrolment", Verdict.WARNING, "the core has never welcomed this agent", remedy)
+
+
+async def _certificate(config: Config) -> Finding:
+    """What the ingress shows; the edge refuses one that has ended."""
+    path = config.state_dir / certificate.FILE
+    if not path.exists():
+        return Finding("identity", Verdict.OK, "no certificate: a builder, or an ingress without TLS")
+    argv = (OPENSSL, "x509", "-in", str(path), "-noout", "-enddate", "-checkend", "0")
+    try:
+        ran = await capture(Program(argv, TOOL_TIMEOUT_S))
+    except (OSError, TookTooLong) as error:
+        return Finding("identity", Verdict.FAILED, f"{path}: {error}", "look at the check of openssl")
+    ends = ran.stdout.partition("\n")[0].removeprefix("notAfter=")
+    if ran.exit_code:
+        remedy = "the core sends the next one: look at the check of the core, and at the worker's log"
+        return Finding("identity", Verdict.FAILED, f"the ingress's certificate ended {ends or 'or is damaged'}", remedy)
+    return Finding("identity", Verdict.OK, f"the ingress shows a certificate until {ends}")
 
 
 async def _spool(config: Config) -> Finding:
@@ -182,6 +200,7 @@ _CHECKS: tuple[Check, ...] = (
     _tool("buildx", "docker", "buildx", "version"),
     _tool("git", "git", "--version"),
     _openssl,
+    _certificate,
     _disk,
     _spool,
 )

@@ -135,3 +135,12 @@ async def test_a_worker_that_cannot_look_after_its_certificate_says_why(settings
         await certificates_of(Settings(**given))
 
     assert str(refused.value) == told
+
+
+async def test_a_worker_whose_vm_ca_cannot_be_read_ends_with_a_sentence(given: dict[str, str]) -> None:
+    with program({**given, "STAGELY_VM_CA_FILE": "/none"}) as process:
+        record = await said(process, "worker could not go on")
+        code = await ended(process)
+
+    assert record["reason"] == "STAGELY_VM_CA_FILE=/none cannot be read: No such file or directory"
+    assert code == 2

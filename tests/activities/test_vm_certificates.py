@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import select, update
+from structlog.testing import capture_logs
 
 from activities.routes import Routes
 from activities.vm_certificates import CertificateIssuer
@@ -21,7 +22,7 @@ from stagely.db.bootstrap import LOCAL_TEAM
 from stagely.db.models import utc_now
 from stagely.db.tables import agent_commands, agent_events, vms
 from stagely.errors import Conflict, Unavailable
-from stagely.vm_ca import VmCa, VmCaInvalid, write_ca
+from stagely.vm_ca import VmCa, VmCaInvalid, new_ca, write_ca
 from tests.activities.yard import Yard
 from workflows.orders import RouteOrder
 
@@ -160,6 +161,19 @@ async def test_a_ca_that_is_not_valid_any_more_gives_nobody_any_and_leaves_all_d
     write_ca(tmp_path / "ca.pem")
 
     assert await issuer.look_after_due() == [vm_id]
+
+
+async def test_a_ca_in_its_last_month_is_warned_of(yard: Yard, tmp_path: Path) -> None:
+    path = tmp_path / "old.pem"
+    path.touch(0o600)
+    path.write_text(new_ca(utc_now() - timedelta(days=340))[0])
+    issuer = CertificateIssuer(yard.engine, yard.redis, VmCa(path))
+    await vm_of(yard, await yard.environment())
+
+    with capture_logs() as logs:
+        await issuer.look_after_due()
+
+    assert [log["event"] for log in logs] == ["certificate issued", "vm ca ends soon"]
 
 
 async def test_the_loop_outlives_a_ca_that_is_not_valid(yard: Yard, issuer: CertificateIssuer, tmp_path: Path) -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from agent.doctor import Finding, Verdict, as_json, examine, exit_code, table
+from tests.certificates import certified_machine, new_authority
 
+ENVIRONMENT = "env-1"
 HEALTHY = b"HTTP/1.1 200 OK\r\n\r\nok\n"
 
 
@@ -133,3 +137,25 @@ def test_a_machine_without_settings_says_so_and_ends_with_1(tmp_path: Path) -> N
     (finding,) = json.loads(ran.stdout)
     assert (ran.returncode, finding["check"], finding["verdict"]) == (1, "settings", "failed")
     assert "none.json" in finding["seen"]
+
+
+async def test_a_certificate_is_shown_with_its_end(core: Core, tmp_path: Path) -> None:
+    certified_machine(tmp_path / "state", new_authority(tmp_path), ENVIRONMENT)
+
+    seen = (await found(settings(tmp_path, core.port)))["identity"]
+
+    assert seen.verdict is Verdict.OK
+    assert re.fullmatch(r"the ingress shows a certificate until \w+ .* GMT", seen.seen)
+
+
+async def test_a_certificate_that_has_ended_is_a_failure(core: Core, tmp_path: Path) -> None:
+    two_days_ago = datetime.now(UTC) - timedelta(days=2)
+    certified_machine(tmp_path / "state", new_authority(tmp_path), ENVIRONMENT, two_days_ago)
+
+    seen = (await found(settings(tmp_path, core.port)))["identity"]
+
+    assert (seen.verdict, "ended" in seen.seen) == (Verdict.FAILED, True)
+
+
+async def test_a_machine_without_a_certificate_is_well(core: Core, tmp_path: Path) -> None:
+    assert (await found(settings(tmp_path, core.port)))["identity"].verdict is Verdict.OK
