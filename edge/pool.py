@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 class Pool:
     """The connections to where one route leads. They are never shared with another environment or address."""
 
-    __slots__ = ("_clock", "_idle", "_limits", "is_closed", "open_count", "route", "vm_name")
+    __slots__ = ("_clock", "_idle", "_limits", "epoch", "is_closed", "open_count", "route", "vm_name")
 
     def __init__(self, route: Route, limits: Limits, clock: Callable[[], float]) -> None:
         self.route = route
         self.vm_name = vm_name(route.environment)  # By TLS, what the certificate at the other end must bear.
         self.open_count = 0
+        self.epoch = 0  # Connections of an earlier one are not kept.
         self.is_closed = False
         self._limits = limits
         self._clock = clock
@@ -47,7 +48,7 @@ class Pool:
 
     def put(self, upstream: Upstream) -> None:
         """Keep a connection whose last exchange is complete on both sides; or close it. `take` sees if it lives."""
-        if self.is_closed or len(self._idle) >= self._limits.pool_idle_max:
+        if self.is_closed or upstream.epoch != self.epoch or len(self._idle) >= self._limits.pool_idle_max:
             upstream.close()
             return
         upstream.idle_since = self._clock()
@@ -65,8 +66,16 @@ class Pool:
         while self._idle and self._idle[0].idle_since <= oldest:
             self._idle.pop(0).close()
 
+    def renew(self) -> None:
+        """Use no connection again that is open now: close what is idle, and the rest when its exchange ends."""
+        self.epoch += 1
+        self._close_all_idle()
+
     def close(self) -> None:
         """The route leads elsewhere now: close what is idle, and the rest when its exchange ends."""
         self.is_closed = True
+        self._close_all_idle()
+
+    def _close_all_idle(self) -> None:
         while self._idle:
             self._idle.pop().close()

@@ -146,9 +146,10 @@ class Edge:
                 client.expired()
             if now >= table_at:
                 self.table.sweep()
-                for watched in (self._certificate, self._vms):
-                    if watched is not None:
-                        watched.refresh()
+                if self._certificate is not None:
+                    self._certificate.refresh()
+                if self._vms is not None and self._vms.refresh():
+                    self.table.renew_tls()
                 table_at = now + _TABLE_SWEEP_S
 
     # What clients ask of it.

@@ -154,6 +154,12 @@ class RouteTable(RouteListener):
         for label in [label for label, until in self._unknown.items() if now >= until]:
             del self._unknown[label]
 
+    def renew_tls(self) -> None:
+        """Other CAs are trusted from now on: every VM that is reached by TLS proves itself anew."""
+        for entry in self._entries.values():
+            if entry.pool is not None and entry.pool.route.tls:
+                entry.pool.renew()
+
     def close(self) -> None:
         """Close every idle connection to a VM."""
         for entry in self._entries.values():

@@ -26,7 +26,7 @@ class Unproven(Exception):
 
 
 class VmTrust:
-    """The CAs of one PEM file, looked at every second or so. Connections that are open outlive a change."""
+    """The CAs of one PEM file, looked at every second or so."""
 
     def __init__(self, file: Path, log: Log) -> None:
         """Raises OSError or ssl.SSLError when the file cannot be used now."""
@@ -35,11 +35,14 @@ class VmTrust:
         self._stamp = stamp(self._files)
         self._context = _context(file)
 
-    def refresh(self) -> None:
-        """Take the file anew if it changed. What cannot be used is logged, once, and what was trusted before stays."""
+    def refresh(self) -> bool:
+        """Take the file anew if it changed; whether it did, and is trusted from now on.
+
+        What cannot be used is logged, once, and what was trusted before stays.
+        """
         found = stamp(self._files)
         if found == self._stamp:
-            return
+            return False
         self._stamp = found  # Taken before reading: a file that changes meanwhile is read again the next time.
         try:
             self._context = _context(*self._files)
@@ -50,8 +53,9 @@ class VmTrust:
                 error_code="bad_certificate",
                 remedy="put the certificates of all CAs that sign for VMs where STAGELY_EDGE_VM_CA says",
             )
-        else:
-            self._log.info("vm ca loaded", path=str(self._files[0]))
+            return False
+        self._log.info("vm ca loaded", path=str(self._files[0]))
+        return True
 
     async def connect(self, pool: Pool, upstream: Callable[[], Upstream], limits: Limits) -> Upstream:
         """A connection to the pool's machine, which has proved to be the environment's.

@@ -49,13 +49,14 @@ class Upstream(asyncio.Protocol):
 
     __slots__ = (
         "_buffer", "_chunks", "_client", "_has_ended", "_interim", "_is_held", "_is_tls", "_left", "_poll",
-        "_reads_small", "_request", "_reusable", "_state", "_transport", "_wraps", "idle_since", "is_reused", "pool",
-        "write_blocked",
+        "_reads_small", "_request", "_reusable", "_state", "_transport", "_wraps", "epoch", "idle_since", "is_reused",
+        "pool", "write_blocked",
     )  # fmt: skip
     _transport: asyncio.Transport
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
+        self.epoch = pool.epoch
         self._client: Client | None = None
         self._request: Request | None = None
         self._state = _IDLE
