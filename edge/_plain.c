@@ -1,91 +1,120 @@
-/* Plain heads, read at one pass: what the two expressions of edge/plain.py say, and nothing more.
+/* Plain heads, read and written anew at one pass: what the expressions of edge/plain.py say, and nothing more.
 
-   Optional. Every function gives None for a head it does not like; the general way then decides, so this code can never
-   accept what that refuses without the differential tests seeing it. It reads only inside the bytes it is given, and
-   writes only into a copy of the same size. */
+   Optional. Every function gives None for what it does not like; the general way of edge/head.py then decides, so this
+   code can never accept what that refuses without the differential tests seeing it. It reads only inside the bytes it
+   is given, keeps lines in a buffer as large as the longest head it takes, and gives objects that it made itself. */
+
+#if !defined RULES || !defined MADE_OF
+#error "Compile this by `python -m edge.compile`: it says for which rules of edge/plain.py, and with which limits."
+#endif
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <string.h>
 
-#ifndef RULES
-#error "Compile this by `python -m edge.compile`: RULES says for which rules of edge/plain.py it was made."
-#endif
-
-enum { TOKEN = 1, VALUE = 2, HOST = 4, DIGIT = 8, MARK = 16 };
-enum { LINES_MAX = 100, HOST_MAX = 253, PORT_MAX = 65535, LENGTH_DIGITS_MAX = 18 };
+enum { TOKEN = 1, VALUE = 2, HOST = 4, DIGIT = 8, MARK = 16, TARGET = 32, METHOD = 64 };
+enum { METHOD_MAX = 32, LENGTH_DIGITS_MAX = 18, HOST_MAX = 253, PORT_MAX = 65535 };
 
 static unsigned char kind[256];
+static PyObject *get;
 
 typedef struct {
-    const unsigned char *at, *end;       /* What is left to read. */
-    const unsigned char *name, *value;   /* Of the line read last, */
-    Py_ssize_t name_size, value_size;    /* white space around the value cut off. */
-} Lines;
+    const unsigned char *at;
+    Py_ssize_t size;
+} Text;
 
-/* 1: a line was read; 0: there is none left; -1: it is malformed. */
-static int next_line(Lines *lines)
-{
-    const unsigned char *at = lines->at, *end = lines->end;
-    if (at == end)
-        return 0;
-    lines->name = at;
-    while (at < end && kind[*at] & TOKEN)
-        at++;
-    lines->name_size = at - lines->name;
-    if (at == end || *at != ':' || lines->name_size == 0)
-        return -1;
-    at++;
-    lines->value = at;
-    while (at < end && kind[*at] & VALUE)
-        at++;
-    if (end - at < 2 || at[0] != '\r' || at[1] != '\n')
-        return -1;
-    lines->at = at + 2;
-    while (lines->value < at && (*lines->value == ' ' || *lines->value == '\t'))
-        lines->value++;
-    while (at > lines->value && (at[-1] == ' ' || at[-1] == '\t'))
-        at--;
-    lines->value_size = at - lines->value;
-    return 1;
-}
+typedef struct {
+    const unsigned char *at, *end; /* What is left to read. */
+    Text name, value;              /* Of the line read last, white space around the value cut off. */
+    char fields[HEAD_MAX];         /* The lines that are kept. */
+    Py_ssize_t kept;
+    int connections;
+} Lines;
 
 static unsigned char lower(unsigned char c)
 {
     return c >= 'A' && c <= 'Z' ? c + 32 : c;
 }
 
-/* Whether the text is that word, in any case. */
-static int is(const unsigned char *text, Py_ssize_t size, const char *word)
+/* What stands there of one kind. */
+static Text run_of(int wanted, const unsigned char *at, const unsigned char *end)
 {
-    if (size != (Py_ssize_t)strlen(word))
+    Text found = {at, 0};
+    while (at < end && kind[*at] & wanted)
+        at++;
+    found.size = at - found.at;
+    return found;
+}
+
+static int begins(const unsigned char *at, const unsigned char *end, const char *word)
+{
+    Py_ssize_t size = (Py_ssize_t)strlen(word);
+    return end - at >= size && memcmp(at, word, size) == 0;
+}
+
+/* 1: a line was read; 0: the empty line that ends the head was; -1: it is malformed. */
+static int next_line(Lines *lines)
+{
+    const unsigned char *end = lines->end;
+    if (begins(lines->at, end, "\r\n")) {
+        lines->at += 2;
         return 0;
-    for (Py_ssize_t i = 0; i < size; i++)
-        if (lower(text[i]) != (unsigned char)word[i])
+    }
+    lines->name = run_of(TOKEN, lines->at, end);
+    const unsigned char *at = lines->name.at + lines->name.size;
+    if (lines->name.size == 0 || at == end || *at != ':')
+        return -1;
+    Text value = run_of(VALUE, at + 1, end);
+    at = value.at + value.size;
+    if (!begins(at, end, "\r\n"))
+        return -1;
+    lines->at = at + 2;
+    for (; value.size && (*value.at == ' ' || *value.at == '\t'); value.size--)
+        value.at++;
+    while (value.size && (value.at[value.size - 1] == ' ' || value.at[value.size - 1] == '\t'))
+        value.size--;
+    lines->value = value;
+    return 1;
+}
+
+static void keep(Lines *lines)
+{
+    Py_ssize_t size = lines->at - lines->name.at;
+    memcpy(lines->fields + lines->kept, lines->name.at, size);
+    lines->kept += size;
+}
+
+/* Whether the text is that word, in any case. */
+static int is(Text text, const char *word)
+{
+    if (text.size != (Py_ssize_t)strlen(word))
+        return 0;
+    for (Py_ssize_t i = 0; i < text.size; i++)
+        if (lower(text.at[i]) != (unsigned char)word[i])
             return 0;
     return 1;
 }
 
 /* Whether the name begins with that word, in any case and with any marks in place of its hyphens. */
-static int resembles(const unsigned char *name, Py_ssize_t size, const char *word)
+static int resembles(Text name, const char *word)
 {
     Py_ssize_t length = (Py_ssize_t)strlen(word);
-    if (size < length)
+    if (name.size < length)
         return 0;
     for (Py_ssize_t i = 0; i < length; i++)
-        if (word[i] == '-' ? !(kind[name[i]] & MARK) : lower(name[i]) != (unsigned char)word[i])
+        if (word[i] == '-' ? !(kind[name.at[i]] & MARK) : lower(name.at[i]) != (unsigned char)word[i])
             return 0;
     return 1;
 }
 
 /* Whether the name may be read as one of these words, or begins like one of the prefixes; each list ends with NULL. */
-static int is_special(const unsigned char *name, Py_ssize_t size, const char *const *words, const char *const *prefixes)
+static int is_special(Text name, const char *const *words, const char *const *prefixes)
 {
     for (; *words; words++)
-        if (size == (Py_ssize_t)strlen(*words) && resembles(name, size, *words))
+        if (name.size == (Py_ssize_t)strlen(*words) && resembles(name, *words))
             return 1;
     for (; *prefixes; prefixes++)
-        if (resembles(name, size, *prefixes))
+        if (resembles(name, *prefixes))
             return 1;
     return 0;
 }
@@ -96,190 +125,270 @@ static const char *const request_words[] = {
     "http2-settings", NULL};
 static const char *const request_prefixes[] = {"proxy", "x-forwarded", "x-stagely", NULL};
 static const char *const response_words[] = {
-    "transfer-encoding", "upgrade", "te", "trailer", "alt-svc", "clear-site-data", "x-robots-tag", "set-cookie", NULL};
+    "transfer-encoding", "upgrade", "te", "trailer", "alt-svc", "clear-site-data", "x-robots-tag", "set-cookie",
+    "origin-agent-cluster", NULL};
 static const char *const response_prefixes[] = {"proxy", "x-stagely", NULL};
 
 /* A glance that saves the comparisons for most names. */
-static int may_be_special(unsigned char first)
+static int may_be_special(Text name)
 {
-    switch (lower(first)) {
-    case 'a': case 'c': case 'e': case 'f': case 'h': case 'k': case 'p': case 's': case 't': case 'u': case 'x':
+    switch (lower(*name.at)) {
+    case 'a': case 'c': case 'e': case 'f': case 'h': case 'k': case 'o': case 'p': case 's': case 't': case 'u':
+    case 'x':
         return 1;
     }
     return 0;
 }
 
+/* Whether it is the Connection field, and the only one, and asks for nothing but what is so anyway. */
+static int is_kept_alive(Lines *lines)
+{
+    return is(lines->name, "connection") && lines->connections++ == 0 && is(lines->value, "keep-alive");
+}
+
 /* Whether the text is a colon and a port. */
-static int is_port(const unsigned char *text, Py_ssize_t size)
+static int is_port(Text text)
 {
     int port = 0;
-    if (text[0] != ':' || size < 2 || size > 6 || (size == 6 && text[1] == '0'))
+    if (text.size < 2 || text.size > 6 || *text.at != ':' || (text.size == 6 && text.at[1] == '0'))
         return 0;
-    for (Py_ssize_t i = 1; i < size; i++) {
-        if (!(kind[text[i]] & DIGIT))
+    for (Py_ssize_t i = 1; i < text.size; i++) {
+        if (!(kind[text.at[i]] & DIGIT))
             return 0;
-        port = port * 10 + (text[i] - '0');
+        port = port * 10 + (text.at[i] - '0');
     }
     return port <= PORT_MAX;
 }
 
-/* The host in lower case, None when it is not surely one. */
-static PyObject *host_of(const unsigned char *value, Py_ssize_t size)
+/* Whether the value is surely a host, and with a port if it names one. */
+static int is_host(Text value)
 {
-    unsigned char text[HOST_MAX + 6];
-    Py_ssize_t name_size = 0;
-    if (size == 0 || size > (Py_ssize_t)sizeof text)
-        Py_RETURN_NONE;
-    for (Py_ssize_t i = 0; i < size; i++)
-        text[i] = lower(value[i]);
-    while (name_size < size && kind[text[name_size]] & HOST) {
-        if (text[name_size] == '.' && name_size + 1 < size && text[name_size + 1] == '.')
-            Py_RETURN_NONE;
-        name_size++;
-    }
-    if (name_size == 0 || name_size > HOST_MAX || text[0] == '.' || text[0] == '-' || text[name_size - 1] == '.' ||
-        text[name_size - 1] == '-')
-        Py_RETURN_NONE;
-    if (name_size < size && !is_port(text + name_size, size - name_size))
-        Py_RETURN_NONE;
-    return PyBytes_FromStringAndSize((char *)text, size);
+    Text name = run_of(HOST, value.at, value.at + value.size);
+    if (name.size == 0 || name.size > HOST_MAX)
+        return 0;
+    unsigned char first = name.at[0], last = name.at[name.size - 1];
+    if (first == '.' || first == '-' || last == '.' || last == '-')
+        return 0;
+    for (Py_ssize_t i = 1; i < name.size; i++)
+        if (name.at[i] == '.' && name.at[i - 1] == '.')
+            return 0;
+    Text port = {name.at + name.size, value.size - name.size};
+    return port.size == 0 || is_port(port);
 }
 
-static PyObject *request_block(PyObject *self, PyObject *block)
+/* The host in a request's lines, of size 0 when these are not plain to the last byte. */
+static Text host_of(Lines *lines)
 {
-    char *data;
-    Py_ssize_t size, kept = 0, count = 0;
-    int found, connections = 0;
-    if (PyBytes_AsStringAndSize(block, &data, &size) < 0)
-        return NULL;
-    if (size == 0 || data[0] != '\n')
-        Py_RETURN_NONE;
-    Lines lines = {(unsigned char *)data + 1, (unsigned char *)data + size};
-    PyObject *host = NULL, *fields = PyBytes_FromStringAndSize(NULL, size);
-    if (fields == NULL)
-        return NULL;
-    char *out = PyBytes_AS_STRING(fields);
-    while ((found = next_line(&lines)) > 0 && ++count <= LINES_MAX) {
-        if (may_be_special(*lines.name)) {
-            if (is(lines.name, lines.name_size, "host")) {
-                if (host != NULL || (host = host_of(lines.value, lines.value_size)) == NULL || host == Py_None)
-                    break;
+    static const Text none = {NULL, 0};
+    Text host = none;
+    int found, count = 0;
+    while ((found = next_line(lines)) > 0 && ++count <= FIELDS_MAX) {
+        if (may_be_special(lines->name)) {
+            if (is(lines->name, "host")) {
+                if (host.size || !is_host(lines->value))
+                    return none;
+                host = lines->value;
                 continue;
             }
-            if (is(lines.name, lines.name_size, "connection")) {
-                if (connections++ || !is(lines.value, lines.value_size, "keep-alive"))
-                    break;
+            if (is_kept_alive(lines))
                 continue;
-            }
-            if (is_special(lines.name, lines.name_size, request_words, request_prefixes))
-                break;
+            if (is(lines->name, "connection") || is_special(lines->name, request_words, request_prefixes))
+                return none;
         }
-        Py_ssize_t line_size = lines.at - lines.name;
-        memcpy(out + kept, lines.name, line_size);
-        kept += line_size;
+        keep(lines);
     }
-    if (found != 0 || host == NULL || host == Py_None) {
-        Py_DECREF(fields);
-        Py_XDECREF(host);
-        if (PyErr_Occurred())
-            return NULL;
-        Py_RETURN_NONE;
-    }
-    if (_PyBytes_Resize(&fields, kept) < 0) {
-        Py_DECREF(host);
-        return NULL;
-    }
-    return Py_BuildValue("(NN)", fields, host);
+    return found == 0 && lines->at == lines->end ? host : none;
 }
 
-static PyObject *response_head(PyObject *self, PyObject *head)
+static PyObject *bytes_of(Text text)
 {
-    char *data;
-    Py_ssize_t size, kept = 0;
-    int found, connections = 0;
+    return PyBytes_FromStringAndSize((const char *)text.at, text.size);
+}
+
+static PyObject *in_lower_case(Text text)
+{
+    PyObject *made = PyBytes_FromStringAndSize(NULL, text.size);
+    for (Py_ssize_t i = 0; made != NULL && i < text.size; i++)
+        PyBytes_AS_STRING(made)[i] = (char)lower(text.at[i]);
+    return made;
+}
+
+/* A tuple of that class, which must add nothing to tuples; it takes the items over, and NULL among them fails. */
+static PyObject *tuple_of(PyTypeObject *class, PyObject **items, Py_ssize_t count)
+{
+    PyObject *made = class->tp_alloc(class, count);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (items[i] == NULL)
+            Py_CLEAR(made);
+        if (made == NULL)
+            Py_XDECREF(items[i]);
+        else
+            PyTuple_SET_ITEM(made, i, items[i]);
+    }
+    return made;
+}
+
+static int is_tuple_class(PyObject *class)
+{
+    return PyType_Check(class) && PyType_IsSubtype((PyTypeObject *)class, &PyTuple_Type) &&
+           ((PyTypeObject *)class)->tp_basicsize == PyTuple_Type.tp_basicsize;
+}
+
+static PyObject *request(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2 || !PyBytes_Check(args[0]) || !is_tuple_class(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "request(data: bytes, kind: type[tuple]) was called otherwise");
+        return NULL;
+    }
+    const unsigned char *data = (unsigned char *)PyBytes_AS_STRING(args[0]), *end = data + PyBytes_GET_SIZE(args[0]);
+    Text method = run_of(METHOD, data, end);
+    if (end - data > HEAD_MAX || method.size == 0 || method.size > METHOD_MAX || *method.at == '-' ||
+        !begins(method.at + method.size, end, " /"))
+        Py_RETURN_NONE;
+    Text target = run_of(TARGET, method.at + method.size + 1, end);
+    const unsigned char *at = target.at + target.size;
+    if (!begins(at, end, " HTTP/1.1\r\n") || at + 9 - data > LINE_MAX || begins(data, end, "CONNECT ") ||
+        begins(data, end, "TRACE "))
+        Py_RETURN_NONE;
+    Lines lines;
+    lines.at = at + 11, lines.end = end, lines.kept = 0, lines.connections = 0;
+    Text host = host_of(&lines);
+    if (host.size == 0)
+        Py_RETURN_NONE;
+    PyObject *items[] = {
+        method.size == 3 && begins(data, end, "GET") ? Py_NewRef(get) : bytes_of(method),
+        bytes_of(target),
+        in_lower_case(host),
+        PyLong_FromLong(1),
+        PyBytes_FromStringAndSize(lines.fields, lines.kept),
+        PyLong_FromLong(0),
+        Py_NewRef(Py_False),
+        Py_NewRef(Py_False),
+        Py_NewRef(Py_False),
+    };
+    return tuple_of((PyTypeObject *)args[1], items, Py_ARRAY_LENGTH(items));
+}
+
+/* The number, -1 when it is not one of 1 to 18 digits. */
+static long long length_of(Text value)
+{
+    long long length = 0;
+    if (value.size < 1 || value.size > LENGTH_DIGITS_MAX)
+        return -1;
+    for (Py_ssize_t i = 0; i < value.size; i++) {
+        if (!(kind[value.at[i]] & DIGIT))
+            return -1;
+        length = length * 10 + (value.at[i] - '0');
+    }
+    return length;
+}
+
+/* The body's length by a response's lines, -1 when these are not plain. */
+static long long body_of(Lines *lines)
+{
     long long length = -1;
-    if (PyBytes_AsStringAndSize(head, &data, &size) < 0)
-        return NULL;
-    const unsigned char *at = (unsigned char *)data, *end = at + size;
-    if (size < 14 || memcmp(data, "HTTP/1.1 ", 9) || at[9] < '2' || at[9] > '5' || !(kind[at[10]] & DIGIT) ||
-        !(kind[at[11]] & DIGIT))
-        Py_RETURN_NONE;
-    int status = (at[9] - '0') * 100 + (at[10] - '0') * 10 + (at[11] - '0');
-    at += 12;
-    if (*at == ' ')
-        at++;
-    else if (*at != '\r')
-        Py_RETURN_NONE;
-    const unsigned char *reason = at;
-    while (at < end && kind[*at] & VALUE)
-        at++;
-    Py_ssize_t reason_size = at - reason;
-    if (end - at < 2 || at[0] != '\r' || at[1] != '\n')
-        Py_RETURN_NONE;
-    Lines lines = {at + 2, end};
-    PyObject *fields = PyBytes_FromStringAndSize(NULL, size);
-    if (fields == NULL)
-        return NULL;
-    char *out = PyBytes_AS_STRING(fields);
-    while ((found = next_line(&lines)) > 0) {
-        if (may_be_special(*lines.name)) {
-            if (is(lines.name, lines.name_size, "content-length")) {
-                if (length >= 0 || lines.value_size < 1 || lines.value_size > LENGTH_DIGITS_MAX)
-                    break;
-                length = 0;
-                Py_ssize_t i = 0;
-                while (i < lines.value_size && kind[lines.value[i]] & DIGIT)
-                    length = length * 10 + (lines.value[i++] - '0');
-                if (i < lines.value_size)
-                    break;
+    int found;
+    while ((found = next_line(lines)) > 0) {
+        if (may_be_special(lines->name)) {
+            if (is(lines->name, "content-length")) {
+                if (length >= 0 || (length = length_of(lines->value)) < 0)
+                    return -1;
                 continue;
             }
-            if (is(lines.name, lines.name_size, "connection")) {
-                if (connections++ || !is(lines.value, lines.value_size, "keep-alive"))
-                    break;
+            if (is_kept_alive(lines) || is(lines->name, "keep-alive"))
                 continue;
-            }
-            if (is(lines.name, lines.name_size, "keep-alive"))
-                continue;
-            if (is_special(lines.name, lines.name_size, response_words, response_prefixes))
-                break;
+            if (is(lines->name, "connection") || is_special(lines->name, response_words, response_prefixes))
+                return -1;
         }
-        Py_ssize_t line_size = lines.at - lines.name;
-        memcpy(out + kept, lines.name, line_size);
-        kept += line_size;
+        keep(lines);
     }
-    if (found != 0 || length < 0) {
-        Py_DECREF(fields);
-        Py_RETURN_NONE;
-    }
-    if (_PyBytes_Resize(&fields, kept) < 0)
-        return NULL;
-    return Py_BuildValue("(iy#NL)", status, reason, reason_size, fields, length);
+    return found == 0 ? length : -1;
 }
+
+/* The answer as it goes on: its line, its fields, its length, ours, its body. */
+static PyObject *answer_of(int status, Text reason, const Lines *lines, PyObject *ours, Text body)
+{
+    char length[48];
+    int length_size = snprintf(length, sizeof length, "Content-Length: %zd\r\n", body.size);
+    Py_ssize_t size = 13 + reason.size + 2 + lines->kept + length_size + PyBytes_GET_SIZE(ours) + 2 + body.size;
+    PyObject *made = PyBytes_FromStringAndSize(NULL, size);
+    if (made == NULL)
+        return NULL;
+    char *out = PyBytes_AS_STRING(made), start[16];
+    snprintf(start, sizeof start, "HTTP/1.1 %03d ", status);
+    const Text pieces[] = {
+        {(unsigned char *)start, 13}, reason, {(unsigned char *)"\r\n", 2},
+        {(unsigned char *)lines->fields, lines->kept}, {(unsigned char *)length, length_size},
+        {(unsigned char *)PyBytes_AS_STRING(ours), PyBytes_GET_SIZE(ours)}, {(unsigned char *)"\r\n", 2}, body};
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(pieces); i++) {
+        memcpy(out, pieces[i].at, pieces[i].size);
+        out += pieces[i].size;
+    }
+    return made;
+}
+
+static PyObject *answer(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2 || !PyBytes_Check(args[0]) || !PyBytes_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "answer(data: bytes, ours: bytes) was called otherwise");
+        return NULL;
+    }
+    const unsigned char *data = (unsigned char *)PyBytes_AS_STRING(args[0]), *end = data + PyBytes_GET_SIZE(args[0]);
+    const unsigned char *at = data + 9;
+    if (end - data < 14 || !begins(data, end, "HTTP/1.1 ") || at[0] < '2' || at[0] > '5' || !(kind[at[1]] & DIGIT) ||
+        !(kind[at[2]] & DIGIT) || (at[3] != ' ' && at[3] != '\r'))
+        Py_RETURN_NONE;
+    int status = (at[0] - '0') * 100 + (at[1] - '0') * 10 + (at[2] - '0');
+    Text reason = run_of(VALUE, at + 3 + (at[3] == ' '), end);
+    at = reason.at + reason.size;
+    if (status == 204 || status == 304 || !begins(at, end, "\r\n"))
+        Py_RETURN_NONE;
+    Lines lines;
+    lines.at = at + 2, lines.kept = 0, lines.connections = 0;
+    lines.end = end - data > HEAD_MAX ? data + HEAD_MAX : end;
+    if (lines.at > lines.end)
+        Py_RETURN_NONE;
+    long long length = body_of(&lines);
+    if (length < 0 || length != end - lines.at)
+        Py_RETURN_NONE;
+    Text body = {lines.at, end - lines.at};
+    PyObject *items[] = {PyLong_FromLong(status), answer_of(status, reason, &lines, args[1], body)};
+    return tuple_of(&PyTuple_Type, items, Py_ARRAY_LENGTH(items));
+}
+
+/* Both are called with the arguments as they stand, which the type of PyMethodDef cannot say. */
+#define FAST(function) ((PyCFunction)(void (*)(void))(function))
 
 static PyMethodDef functions[] = {
-    {"request_block", request_block, METH_O, "(fields, host) of a plain request's lines, or None."},
-    {"response_head", response_head, METH_O, "(status, reason, fields, length) of a plain response, or None."},
+    {"request", FAST(request), METH_FASTCALL, "The request of a plain head that is all of the data, or None."},
+    {"answer", FAST(answer), METH_FASTCALL, "(status, bytes for the visitor) of a plain and whole answer, or None."},
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "edge._plain", NULL, -1, functions};
 
+static void mark(const char *of, int as)
+{
+    for (; *of; of++)
+        kind[(unsigned char)*of] |= as;
+}
+
 PyMODINIT_FUNC PyInit__plain(void)
 {
+    mark("!#$%&'*+-.^_`|~", TOKEN | MARK);
+    mark("0123456789", TOKEN | HOST | DIGIT);
+    mark("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", TOKEN | HOST);
+    mark("_.-", HOST);
+    mark("ABCDEFGHIJKLMNOPQRSTUVWXYZ-", METHOD);
     for (int c = 0; c < 256; c++) {
         if (c == '\t' || (c >= 0x20 && c <= 0x7e) || c >= 0x80)
             kind[c] |= VALUE;
-        if (c && strchr("!#$%&'*+-.^_`|~", c))
-            kind[c] |= TOKEN | MARK;
-        if ((c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'))
-            kind[c] |= TOKEN;
-        if ((c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c && strchr("_.-", c)))
-            kind[c] |= HOST;
-        if (c >= '0' && c <= '9')
-            kind[c] |= DIGIT;
+        if (c > 0x20 && c < 0x7f && c != '#')
+            kind[c] |= TARGET;
     }
     PyObject *made = PyModule_Create(&module);
-    if (made != NULL && PyModule_AddStringConstant(made, "RULES", RULES) < 0)
+    if (made == NULL || (get == NULL && (get = PyBytes_FromString("GET")) == NULL) ||
+        PyModule_AddStringConstant(made, "RULES", RULES) < 0 ||
+        PyModule_AddStringConstant(made, "MADE_OF", MADE_OF) < 0)
         Py_CLEAR(made);
     return made;
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from edge import pages
+from edge import pages, plain
 from edge.body import NO_BODY, RequestBody
 from edge.chunks import BadChunk
 from edge.connection import Connection
@@ -64,6 +64,11 @@ class Client(Connection):
     def data_received(self, data: bytes) -> None:
         phase = self._phase
         if phase is HEAD:
+            if not (self._buffer or self.write_blocked):
+                request = plain.request(data, Request)
+                if request is not None:
+                    self._begin(request)
+                    return
             self._buffer = self._buffer + data if self._buffer else data
             self._read_heads()
         elif phase is TUNNEL and self._upstream is not None:
@@ -297,7 +302,7 @@ class Client(Connection):
             if edge.redirects:
                 self._answer(pages.at_https(edge.https_url(request.host, request.target)))
                 return
-        elif request.host.partition(b":")[0] != self._sni:
+        elif request.host != self._sni and request.host.partition(b":")[0] != self._sni:
             self._answer(pages.misdirected())
             return
         if (entry := edge.table.verified(label)) is not None:

@@ -11,21 +11,10 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from edge import plain
 from edge.memo import Memo
-from edge.plain import (
-    FIELDS_MAX,
-    HOST,
-    IS_COMPILED,
-    REQUEST_NAMES,
-    RESPONSE_NAMES,
-    TOKEN,
-    initials,
-    request_block,
-    response_head,
-)  # fmt: skip
+from edge.plain import FIELDS_MAX, HEAD_MAX, HOST, LINE_MAX, REQUEST_NAMES, RESPONSE_NAMES, TOKEN, initials
 
-HEAD_MAX = 32768  # Security notes E9; browsers stay below 16 KiB even with many cookies.
-LINE_MAX = 8192  # RFC 9112 section 3 asks for at least 8000.
 CHUNKED = -1
 
 # Possessive repeats (`++`, `*+`): a field that fails must not be tried again in smaller bites.
@@ -100,12 +89,9 @@ def take_request(data: bytes) -> tuple[Request, bytes] | None:
 
     Raises HeadRefused, also when waiting for the head's end is in vain.
     """
-    if data.endswith(b"\r\n\r\n") and len(data) <= HEAD_MAX:
-        # Nearly always this is one head: one with an empty line in it is refused, so nobody need look for that first.
-        try:
-            return read_request(data[:-2]), b""
-        except HeadRefused:
-            pass  # Or more than one.
+    request = plain.request(data, Request)
+    if request is not None:
+        return request, b""
     end = data.find(b"\r\n\r\n", 0, HEAD_MAX + 4)
     if end < 0:
         check_start(data)
@@ -119,23 +105,19 @@ def read_request(head: bytes) -> Request:
     line = _REQUEST_LINE.fullmatch(head, 0, line_end)
     if line is None or line_end > LINE_MAX:
         raise _refused_line(head[:line_end])
-    fields, host, special = _request_block(head[line_end + 1 :])
+    fields, host, special = _request_blocks[head[line_end + 1 :]]
     method, target, minor = line.groups()
     if target[0] != 0x2F:
         target = _origin_form(target, host)
     if method in _NOT_OFFERED:
         raise HeadRefused(405, f"{method.decode()} is not offered here")
     is_old = minor == b"0"
-    # As Request(...) makes it, in half the time.
-    request = tuple.__new__(Request, (method, target, host, minor[0] & 1, fields, 0, is_old, False, False))
+    request = Request(method, target, host, minor[0] & 1, fields, 0, is_old, False, False)
     return request if special is None else _with_special(request, special)
 
 
 def _read_request_block(block: bytes) -> tuple[bytes, bytes, dict[bytes, bytes] | None]:
     """The fields to forward, the host, and the special fields, None when they ask for nothing. Raises HeadRefused."""
-    plain = request_block(block)
-    if plain is not None:
-        return *plain, None
     if _FIELDS.fullmatch(block) is None:
         raise HeadRefused(400, "a header field is malformed")
     if block.count(b"\n") > FIELDS_MAX + 1:
@@ -147,8 +129,7 @@ def _read_request_block(block: bytes) -> tuple[bytes, bytes, dict[bytes, bytes] 
     return fields, host, special if special and special != _KEEP_ALIVE else None
 
 
-# To remember a block costs as much as to read it anew where that is compiled.
-_request_block = _read_request_block if IS_COMPILED else Memo(_read_request_block).__getitem__
+_request_blocks = Memo(_read_request_block)
 
 
 def _refused_line(line: bytes) -> HeadRefused:
@@ -235,14 +216,6 @@ def _without_nominated(fields: bytes, nominated: frozenset[bytes]) -> bytes:
 
 def read_response(head: bytes) -> Response:
     """The response of a head that ends with the CRLF of its last line. Raises BadResponse."""
-    plain = response_head(head)
-    if plain is None:
-        return _read_any_response(head)
-    status, reason, fields, length = plain
-    return tuple.__new__(Response, (status, reason, 1, fields, length, False, False))
-
-
-def _read_any_response(head: bytes) -> Response:
     line_end = head.index(b"\r\n")
     line = _STATUS_LINE.fullmatch(head, 0, line_end)
     block = head[line_end + 1 :]
@@ -261,7 +234,7 @@ def _read_any_response(head: bytes) -> Response:
     length = _response_length(special, minor)
     closes = minor == b"0" or b"close" in nominated
     websocket = special.get(b"upgrade") == b"websocket" and b"upgrade" in nominated
-    return tuple.__new__(Response, (int(status), reason or b"", minor[0] & 1, fields, length, closes, websocket))
+    return Response(int(status), reason or b"", minor[0] & 1, fields, length, closes, websocket)
 
 
 def _response_length(special: dict[bytes, bytes], minor: bytes) -> int | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import urllib.parse
 
-from edge.head import CHUNKED, Request, Response, read_response
+from edge.head import CHUNKED, Request, Response
 from edge.routes import Route
 
 BODYLESS = (204, 304)  # RFC 9110 section 6.4.1.
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-# Previews are drafts: no search engine may list one (architecture section 7).
-_ROBOTS = b"X-Robots-Tag: noindex, nofollow\r\n"
+# Previews are drafts: no search engine may list one (architecture section 7). And each is a stranger to its siblings:
+# no page of one may reach into another's by `document.domain` (security notes E6).
+ALWAYS = b"X-Robots-Tag: noindex, nofollow\r\nOrigin-Agent-Cluster: ?1\r\n"
 _HEADER_SAFE = "".join(chr(c) for c in range(0x20, 0x7F) if chr(c) != "%")
 
 
@@ -31,23 +32,20 @@ def client_fields(address: str, scheme: str) -> bytes:
 
 def request_bytes(request: Request, of_route: bytes, of_client: bytes) -> bytes:
     """The head that goes to the VM. An HTTP/1.0 client's request stays one, so that the answer fits that client."""
-    host = request.host
-    return b'%b %b HTTP/1.%d\r\nHost: %b\r\n%b%b%b%b%b%b"\r\nX-Forwarded-Host: %b\r\n\r\n' % (
-        request.method,
-        request.target,
-        request.minor,
-        host,
-        request.fields,
-        b"" if request.length == 0 and request.method == b"GET" else _request_framing(request),
-        b"Connection: Upgrade\r\nUpgrade: websocket\r\n" if request.websocket else b"",
-        of_route,
-        of_client,
-        host,
-        host,
+    method, target, host, minor, fields, length, _, websocket, _ = request
+    is_bare = method == b"GET" and length == 0 and not websocket
+    return b"".join(
+        (
+            *(method, b" ", target, b" HTTP/1.1\r\nHost: " if minor else b" HTTP/1.0\r\nHost: ", host, b"\r\n", fields),
+            *(b"" if is_bare else _request_framing(request), of_route),
+            *(of_client, host, b'"\r\nX-Forwarded-Host: ', host, b"\r\n\r\n"),
+        )
     )
 
 
 def _request_framing(request: Request) -> bytes:
+    if request.websocket:
+        return b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
     expect = b"Expect: 100-continue\r\n" if request.expects else b""
     if request.length == CHUNKED:
         return b"Transfer-Encoding: chunked\r\n" + expect
@@ -69,20 +67,9 @@ def response_bytes(response: Response, *, chunked: bool, closes: bool) -> bytes:
         response.reason,
         response.fields,
         framing,
-        _ROBOTS,
+        ALWAYS,
         b"Connection: close\r\n" if closes else b"",
     )
-
-
-def ready_bytes(head: bytes) -> tuple[Response, bytes]:
-    """A response head, and what the client gets when body and connection need nothing further; b"" if they may.
-
-    Raises BadResponse.
-    """
-    response = read_response(head)
-    if response.status < 200 or response.status in BODYLESS or response.length in (None, CHUNKED):
-        return response, b""
-    return response, response_bytes(response, chunked=False, closes=False)
 
 
 def interim_bytes(response: Response) -> bytes:

@@ -10,10 +10,12 @@ import select
 import socket
 from typing import TYPE_CHECKING, cast
 
+from edge import plain
 from edge.chunks import LAST_CHUNK, BadChunk, ChunkReader, as_chunk
-from edge.head import CHUNKED, HEAD_MAX, BadResponse, Request, Response, websocket_accept, websocket_key
-from edge.headers import BODYLESS, CONTINUE, interim_bytes, ready_bytes, response_bytes, switching_bytes
+from edge.head import CHUNKED, BadResponse, Request, Response, read_response, websocket_accept, websocket_key
+from edge.headers import ALWAYS, BODYLESS, CONTINUE, interim_bytes, response_bytes, switching_bytes
 from edge.memo import Memo
+from edge.plain import HEAD_MAX
 from edge.pool import Pool
 from edge.trust import is_cut
 
@@ -40,8 +42,7 @@ class State(enum.Enum):
 
 # As in edge.client: finding a member by its class is slow.
 _IDLE, _HEAD, _LENGTH, _CHUNKS, _UNTIL_CLOSE, _TUNNEL, _CLOSED = State
-# The answers that come again, and what is sent on of them.
-_answers = Memo(ready_bytes)
+_responses = Memo(read_response)
 
 
 class Upstream(asyncio.Protocol):
@@ -172,7 +173,12 @@ class Upstream(asyncio.Protocol):
         if client is None:
             self.close()  # Bytes nobody asked for: they must not become the answer to the next request.
         elif state is _HEAD:
-            self._read_heads(client, self._buffer + data if self._buffer else data)
+            if self._buffer:
+                data = self._buffer + data
+            elif (answer := plain.answer(data, ALWAYS)) is not None and self._may_pass_on(client):
+                self._pass_on(client, *answer)
+                return
+            self._read_heads(client, data)
         elif state is _LENGTH:
             self._read_length(client, b"", data)
         elif state is _CHUNKS:
@@ -217,38 +223,31 @@ class Upstream(asyncio.Protocol):
                     self._refuse(client, f"the head of the answer is longer than {HEAD_MAX} bytes")
                 return
             try:
-                response, ready = _answers[data[: end + 2]]
+                response = _responses[data[: end + 2]]
             except BadResponse as bad:
                 self._refuse(client, str(bad))
                 return
             data = data[end + 4 :]
             self._buffer = b""
-            if ready and len(data) == response.length and self._is_plain(client, response):
-                self._pass_on(client, response, ready + data)
-                return
             if response.status >= 200:
                 self._begin_body(client, response, data)
                 return
             if not self._take_interim(client, response, data):
                 return
 
-    def _is_plain(self, client: Client, response: Response) -> bool:
-        """Whether an answer that is here to its last byte ends the exchange, and nothing else."""
+    def _may_pass_on(self, client: Client) -> bool:
+        """Whether a plain answer, here to its last byte, ends the exchange and nothing else."""
         request = self._request
         assert request is not None
-        return (
-            not (response.closes or self.write_blocked or self._is_held)
-            and request.method != b"HEAD"
-            and client.stays_open()
-        )
+        return not (self.write_blocked or self._is_held) and request.method != b"HEAD" and client.stays_open()
 
-    def _pass_on(self, client: Client, response: Response, data: bytes) -> None:
+    def _pass_on(self, client: Client, status: int, data: bytes) -> None:
         """What `_begin_body` and `_complete` come to for a plain answer."""
         self._state = _IDLE
         self._client = self._request = None
         self.is_reused = True
         self.pool.put(self)
-        client.answer_whole(response.status, data)
+        client.answer_whole(status, data)
 
     def _refuse(self, client: Client, reason: str) -> None:
         self.abandon()

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from edge.headers import ALWAYS
 from edge.routes import Route, RouteStatus
 
 REFRESH_S = 3  # A build takes a minute or more; a person who waits for it sees it within three seconds.
@@ -206,7 +207,7 @@ def answer_bytes(page: Page, *, as_json: bool, without_body: bool, closes: bool)
         f"Content-Type: {kind}",
         f"Content-Length: {len(body)}",
         "Cache-Control: no-store",
-        "X-Robots-Tag: noindex, nofollow",
+        *ALWAYS.decode().splitlines(),
         "X-Content-Type-Options: nosniff",
         "Referrer-Policy: no-referrer",
         f"Content-Security-Policy: {_POLICY}",

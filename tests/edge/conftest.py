@@ -22,10 +22,9 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from edge import head, plain
+from edge import plain
 from edge.config import Limits, Settings
 from edge.log import Log
-from edge.memo import Memo
 from edge.proxy import Edge
 from edge.routes import Route, RouteStatus, encode, key_of
 from tests.edge import reader
@@ -157,13 +156,9 @@ def reads_heads(reader_file: str) -> Iterator[None]:
     """Heads are read with that form in this process."""
     found: ModuleType = reader.load(Path(reader_file)) if reader_file else plain
     suffix = "" if reader_file else "_by_expression"
-    block = head._read_request_block
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("request_block", "response_head"):
-            function = getattr(found, name + suffix)
-            patch.setattr(plain, name, function)
-            patch.setattr(head, name, function)
-        patch.setattr(head, "_request_block", block if reader_file else Memo(block).__getitem__)
+        for name in ("request", "answer"):
+            patch.setattr(plain, name, getattr(found, name + suffix))
         yield
 
 

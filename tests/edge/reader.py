@@ -24,7 +24,7 @@ def compiled_in(folder: Path) -> Path:
         pytest.skip("no C compiler, or no Python.h")
     from edge.compile import compile_into
 
-    assert compile_into(folder) == 0
+    assert compile_into(folder, "-Werror") == 0
     return next(folder.glob("_plain*"))
 
 

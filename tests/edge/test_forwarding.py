@@ -40,7 +40,8 @@ async def test_answer_loses_hop_by_hop_fields_and_confines_cookies(port: int, an
         writer.write(
             b"HTTP/1.1 200 Fine\r\nServer: nginx\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: max=5\r\n"
             b"Set-Cookie: a=b; Domain=localhost; Path=/\r\nset-cookie: c=d; domain = .LOCALHOST\r\nAlt-Svc: h3\r\n"
-            b"X-Stagely-Team: evil\r\nX-Robots-Tag: all\r\nContent-Length: 002\r\n\r\nhi"
+            b'Clear-Site-Data: "*"\r\nOrigin-Agent-Cluster: ?0\r\nX-Stagely-Team: evil\r\nX-Robots-Tag: all\r\n'
+            b"Content-Length: 002\r\n\r\nhi"
         )
         await reader.read()
 
@@ -49,7 +50,7 @@ async def test_answer_loses_hop_by_hop_fields_and_confines_cookies(port: int, an
 
     assert answer.raw == (
         b"HTTP/1.1 200 Fine\r\nServer: nginx\r\nSet-Cookie: a=b; Path=/\r\nset-cookie: c=d\r\n"
-        b"Content-Length: 2\r\nX-Robots-Tag: noindex, nofollow\r\n\r\n"
+        b"Content-Length: 2\r\nX-Robots-Tag: noindex, nofollow\r\nOrigin-Agent-Cluster: ?1\r\n\r\n"
     )
     assert answer.body == b"hi"
 
@@ -148,7 +149,10 @@ async def test_http_1_0_client_gets_an_unchunked_answer_and_a_close(port: int, a
         await script_user.send(f"GET / HTTP/1.0\r\nHost: {label}.localhost\r\n\r\n".encode())
         answer = await script_user.rest()
 
-    assert answer == b"HTTP/1.1 200 OK\r\nX-Robots-Tag: noindex, nofollow\r\nConnection: close\r\n\r\nGET / HTTP/1.0"
+    assert answer == (
+        b"HTTP/1.1 200 OK\r\nX-Robots-Tag: noindex, nofollow\r\nOrigin-Agent-Cluster: ?1\r\nConnection: close\r\n\r\n"
+        b"GET / HTTP/1.0"
+    )
 
 
 @pytest.mark.parametrize(

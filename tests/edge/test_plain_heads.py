@@ -1,4 +1,4 @@
-"""The short way of plain heads means what the long way means. A TE field sends a head the long way, with no effect."""
+"""The short way of plain heads means what the long way means, by expressions and compiled."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from edge import plain
-from edge.head import BadResponse, HeadRefused, Request, Response, read_request, read_response
+from edge.head import BadResponse, HeadRefused, Request, read_request, read_response
+from edge.headers import ALWAYS, response_bytes
 from tests.edge.conftest import ROOT
 from tests.edge.reader import load
 
@@ -33,6 +34,7 @@ PIECES = (
     *(b"Host: y:65535\r\n", b"Host: y:65536\r\n", b"Host: y:00080\r\n", b"X.Stagely~PR: 9\r\n", b"x|REAL!Ip: 1\r\n"),
     *(b"Connection: keep_alive\r\n", b"Connection: keep.alive\r\n", b"Content.Length: 3\r\n", b"Keep_Alive: 5\r\n"),
     *(b"Expect: 100-continue\r\n", b"Trailer: x\r\n", b"HTTP/1.0", b"HTTP/1.1", b"204", b"no reason", b"TE: x\r\n"),
+    *(b"CONNECT ", b"TRACE ", b"GET /", b" /", b"#", b"?", b"*", b"http://x/", b"Origin-Agent-Cluster: ?0\r\n"),
 )  # fmt: skip
 
 
@@ -45,18 +47,30 @@ def mutated(head: bytes, seed: int) -> bytes:
     return head if head.endswith(b"\r\n") else head + b"\r\n"
 
 
-def request_or_status(head: bytes) -> Request | int:
-    try:
-        return read_request(head)
-    except HeadRefused as refused:
-        return refused.status
+def mutated_answer(seed: int) -> bytes:
+    """A mutated response head and a body, which mostly has the length that the unmutated head says."""
+    return mutated(RESPONSE, seed) + b"\r\n" + b"hello, world" + b"!" * (seed % 5 == 0)
 
 
-def response_or_none(head: bytes) -> Response | None:
+def long_way(head: bytes) -> Request | None:
+    """What edge.head makes of all these bytes if they are one head; None: it refuses them, or wants more."""
+    end = head.find(b"\r\n\r\n")
     try:
-        return read_response(head)
+        return read_request(head[:-2]) if end == len(head) - 4 else None
+    except HeadRefused:
+        return None
+
+
+def long_way_back(data: bytes) -> tuple[int, bytes] | None:
+    """Status and what the visitor gets, as edge.upstream composes it for what is no plain answer."""
+    head, _, body = data.partition(b"\r\n\r\n")
+    try:
+        response = read_response(head + b"\r\n")
     except BadResponse:
         return None
+    if response.length != len(body):
+        return None
+    return response.status, response_bytes(response, chunked=False, closes=False) + body
 
 
 def test_compiled_reader_says_for_which_rules_it_was_made(compiled_reader: Path) -> None:
@@ -75,46 +89,97 @@ def test_reader_that_was_compiled_for_other_rules_is_not_used(left_over: str) ->
     assert done.stdout == "False\n"
 
 
-def test_mutated_requests_mean_the_same_both_ways() -> None:
-    heads = [mutated(REQUEST, seed) for seed in range(COUNT)]
+def test_plain_requests_mean_what_the_long_way_reads() -> None:
+    heads = [mutated(REQUEST, seed) + b"\r\n" for seed in range(COUNT)]
+    pairs = [(found, long_way(head)) for head in heads if (found := plain.request(head, Request)) is not None]
 
-    differing = [h for h in heads if request_or_status(h) != request_or_status(h + b"TE: x\r\n")]
-
-    assert differing == []
-
-
-def test_mutated_responses_mean_the_same_both_ways() -> None:
-    heads = [mutated(RESPONSE, seed) for seed in range(COUNT)]
-
-    differing = [h for h in heads if response_or_none(h) != response_or_none(h + b"TE: x\r\n")]
-
-    assert differing == []
+    assert [pair for pair in pairs if pair[0] != pair[1]] == []
+    assert len(pairs) > COUNT // 10
 
 
-def test_some_of_the_mutated_heads_are_accepted_and_some_refused() -> None:
-    requests = [request_or_status(mutated(REQUEST, seed)) for seed in range(2000)]
-    responses = [response_or_none(mutated(RESPONSE, seed)) for seed in range(2000)]
+def test_plain_answers_become_what_the_long_way_composes() -> None:
+    answers = [mutated_answer(seed) for seed in range(COUNT)]
+    pairs = [(found, long_way_back(data)) for data in answers if (found := plain.answer(data, ALWAYS)) is not None]
 
-    assert 500 < sum(isinstance(found, Request) for found in requests) < 1500
-    assert 500 < sum(found is not None for found in responses) < 1900
+    assert [pair for pair in pairs if pair[0] != pair[1]] == []
+    assert len(pairs) > COUNT // 20
 
 
-def test_compiled_reader_means_what_the_expressions_mean() -> None:
-    blocks = [head.partition(b"\r")[2] for head in (mutated(REQUEST, seed) for seed in range(COUNT))]
-    heads = [mutated(RESPONSE, seed) for seed in range(COUNT)]
-    pairs = [(plain.request_block(block), plain.request_block_by_expression(block)) for block in blocks]
-    answers = [(plain.response_head(head), plain.response_head_by_expression(head)) for head in heads]
+def test_compiled_reader_means_what_the_expressions_mean(compiled_reader: Path) -> None:
+    compiled = load(compiled_reader)
+    heads = [mutated(REQUEST, seed) + b"\r\n" for seed in range(COUNT)]
+    answers = [mutated_answer(seed) for seed in range(COUNT)]
+    pairs = [(compiled.request(h, Request), plain.request_by_expression(h, Request)) for h in heads]
+    pairs_back = [(compiled.answer(a, ALWAYS), plain.answer_by_expression(a, ALWAYS)) for a in answers]
 
-    assert [pair for pair in pairs if None not in pair and pair[0] != pair[1]] == []
-    assert [pair for pair in answers if None not in pair and pair[0] != pair[1]] == []
+    # What only one of them takes is no difference: the other leaves it to the long way.
+    assert [pair for pair in pairs + pairs_back if None not in pair and pair[0] != pair[1]] == []
     assert sum(None not in pair for pair in pairs) > COUNT // 10
-    assert sum(None not in pair for pair in answers) > COUNT // 10
+    assert sum(None not in pair for pair in pairs_back) > COUNT // 20
 
 
 def test_every_cut_of_a_head_is_read_without_reading_beyond_it() -> None:
-    block = REQUEST.partition(b"\r")[2]
-    cuts = [plain.request_block(block[:size]) for size in range(len(block) + 1)]
-    answers = [plain.response_head(RESPONSE[:size]) for size in range(len(RESPONSE) + 1)]
+    head, answer = REQUEST + b"\r\n", RESPONSE + b"\r\nhello, world"
 
-    assert sum(cut is not None for cut in cuts) == 8  # After each whole line from the host on.
-    assert sum(answer is not None for answer in answers) == 6  # From the length on.
+    assert [size for size in range(len(head) + 1) if plain.request(head[:size], Request)] == [len(head)]
+    assert [size for size in range(len(answer) + 1) if plain.answer(answer[:size], ALWAYS)] == [len(answer)]
+
+
+@pytest.mark.parametrize(
+    ("head", "is_plain"),
+    [
+        (b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n" % (b"a" * (8192 - 14)), True),
+        (b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n" % (b"a" * (8192 - 13)), False),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: %b\r\n\r\n" % (b"a" * (32768 - 32)), True),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: %b\r\n\r\n" % (b"a" * (32768 - 31)), False),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n%b\r\n" % (b"A: a\r\n" * 99), True),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n%b\r\n" % (b"A: a\r\n" * 100), False),
+        (b"%b / HTTP/1.1\r\nHost: x\r\n\r\n" % (b"A" * 32), True),
+        (b"%b / HTTP/1.1\r\nHost: x\r\n\r\n" % (b"A" * 33), False),
+        (b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % (b"a" * 253), True),
+        (b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % (b"a" * 254), False),
+        (b"GET / HTTP/1.1\r\nHost: x..y\r\n\r\n", False),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\nG", False),
+        (b"GET", False),
+        (b"", False),
+    ],
+)  # fmt: skip
+def test_plain_requests_end_at_the_limits(head: bytes, is_plain: bool) -> None:
+    assert (plain.request(head, Request) is not None) == is_plain
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_plain"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", True),
+        (b"HTTP/1.1 200\r\nContent-Length: 000000000000000002\r\n\r\nhi", True),
+        (b"HTTP/1.1 200\r\nContent-Length: 0000000000000000002\r\n\r\nhi", False),
+        (b"HTTP/1.1 200 \r\nA: %b\r\nContent-Length: 0\r\n\r\n" % (b"a" * (32768 - 41)), True),
+        (b"HTTP/1.1 200 \r\nA: %b\r\nContent-Length: 0\r\n\r\n" % (b"a" * (32768 - 40)), False),
+        (b"HTTP/1.1 204 \r\nContent-Length: 0\r\n\r\n", False),
+        (b"HTTP/1.1 304 \r\nContent-Length: 0\r\n\r\n", False),
+        (b"HTTP/1.1 199 \r\nContent-Length: 0\r\n\r\n", False),
+        (b"HTTP/1.1 600 \r\nContent-Length: 0\r\n\r\n", False),
+        (b"HTTP/1.1 2000\r\nContent-Length: 0\r\n\r\n", False),
+        (b"HTTP/1.1 200 \r\n\r\n", False),
+        (b"HTTP/1.1 200 \r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n", False),
+        (b"HTTP/1.1 200", False),
+        (b"", False),
+    ],
+)  # fmt: skip
+def test_plain_answers_end_at_the_limits(answer: bytes, is_plain: bool) -> None:
+    assert (plain.answer(answer, ALWAYS) is not None) == is_plain
+
+
+@pytest.mark.parametrize("wrong", [(b"",), (b"", bytes), ("", Request), (b"", Request, 1), (b"", object), (b"", 1)])
+def test_compiled_reader_refuses_what_is_no_head_or_no_class_of_tuples(
+    compiled_reader: Path, wrong: tuple[object, ...]
+) -> None:
+    with pytest.raises(TypeError, match="was called otherwise"):
+        load(compiled_reader).request(*wrong)
+
+
+@pytest.mark.parametrize("wrong", [(b"",), ("", b""), (b"", ""), (b"", b"", b"")])
+def test_compiled_reader_refuses_what_is_no_answer(compiled_reader: Path, wrong: tuple[object, ...]) -> None:
+    with pytest.raises(TypeError, match="was called otherwise"):
+        load(compiled_reader).answer(*wrong)
