@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import runpy
 import shutil
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -18,14 +19,30 @@ import pytest
 MODULE = "edge._plain"
 
 
-def compiled_in(folder: Path) -> Path:
+def compiled_in(folder: Path, *flags: str) -> Path:
     """The file, made for this test run. Skips where no C compiler or no header of Python is."""
     if shutil.which("cc") is None or not Path(sysconfig.get_path("include"), "Python.h").exists():
         pytest.skip("no C compiler, or no Python.h")
     from edge.compile import compile_into
 
-    assert compile_into(folder, "-Werror") == 0
-    return next(folder.glob("_plain*"))
+    assert compile_into(folder, "-Werror", *flags) == 0
+    return next(folder.glob("_plain*.so"))
+
+
+def sanitized_in(folder: Path) -> tuple[Path, dict[str, str]]:
+    """The file, made with AddressSanitizer and UBSan, and the environment of a Python that loads it.
+
+    Skips where the compiler has no such library.
+    """
+    names = ("libasan.so", "libubsan.so")
+    libraries = [subprocess.check_output(["cc", f"-print-file-name={name}"], text=True).strip() for name in names]
+    if not all(Path(library).is_absolute() for library in libraries):
+        pytest.skip("the C compiler has no sanitizers")
+    file = compiled_in(folder, "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    # Python's own allocator would put several heads into one block, and hide what looks from one into the next.
+    return file, {
+        "LD_PRELOAD": " ".join(libraries), "PYTHONMALLOC": "malloc", "ASAN_OPTIONS": "detect_leaks=0"
+    }  # fmt: skip
 
 
 def load(file: Path) -> ModuleType:

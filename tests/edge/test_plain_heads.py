@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -10,67 +9,14 @@ from pathlib import Path
 import pytest
 
 from edge import plain
-from edge.head import BadResponse, HeadRefused, Request, read_request, read_response
-from edge.headers import ALWAYS, response_bytes
+from edge.head import Request
+from edge.headers import ALWAYS
 from tests.edge.conftest import ROOT
+from tests.edge.plain_heads import BODY, REQUEST, RESPONSE, long_way, long_way_back, mutated_answer, mutated_request
 from tests.edge.reader import load
 
 pytestmark = pytest.mark.usefixtures("reads_heads")
 COUNT = 20_000
-REQUEST = (
-    b"GET /a?b HTTP/1.1\r\nHost: x.localhost\r\nConnection: keep-alive\r\nUser-Agent: x\r\nCookie: a=b; c=d\r\n"
-    b"Cache-Control: no-cache\r\nTe-st: 1\r\nX-Requested-With: y\r\nKeep: z\r\n"
-)
-RESPONSE = (
-    b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Type: text/plain\r\nContent-Length: 12\r\nConnection: keep-alive\r\n"
-    b"Keep-Alive: timeout=5\r\nCache-Control: no-store\r\nX-Powered-By: y\r\nAlt: z\r\n"
-)
-PIECES = (
-    *(b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b"\x00", b",", b"0", b"\xff", b"\x7f", b"_", b"-", b"a", b"\r\n "),
-    *(b"Host: y.localhost\r\n", b"hOST:\t[::1]:8\r\n", b"Connection: close\r\n", b"connection:keep-alive\r\n"),
-    *(b"Connection: x-requested-with\r\n", b"Keep-Alive: 5\r\n", b"Upgrade: websocket\r\n", b"Proxy-Foo: 1\r\n"),
-    *(b"Content-Length: 3\r\n", b"Content_Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"X_Stagely-PR: 9\r\n"),
-    *(b"X-Forwarded-For: 1\r\n", b"Forwarded: 1\r\n", b"Set-Cookie: a=b; Domain=x\r\n", b"X-Robots-Tag: all\r\n"),
-    *(b"Host: y:65535\r\n", b"Host: y:65536\r\n", b"Host: y:00080\r\n", b"X.Stagely~PR: 9\r\n", b"x|REAL!Ip: 1\r\n"),
-    *(b"Connection: keep_alive\r\n", b"Connection: keep.alive\r\n", b"Content.Length: 3\r\n", b"Keep_Alive: 5\r\n"),
-    *(b"Expect: 100-continue\r\n", b"Trailer: x\r\n", b"HTTP/1.0", b"HTTP/1.1", b"204", b"no reason", b"TE: x\r\n"),
-    *(b"CONNECT ", b"TRACE ", b"GET /", b" /", b"#", b"?", b"*", b"http://x/", b"Origin-Agent-Cluster: ?0\r\n"),
-)  # fmt: skip
-
-
-def mutated(head: bytes, seed: int) -> bytes:
-    """The head with a few pieces put in, over, or cut out; its last line ends."""
-    chance = random.Random(seed)
-    for _ in range(chance.randrange(4)):
-        at = chance.randrange(len(head))
-        head = head[:at] + chance.choice((b"", *PIECES)) + head[at + chance.choice((0, 0, 1, 2, 6)) :]
-    return head if head.endswith(b"\r\n") else head + b"\r\n"
-
-
-def mutated_answer(seed: int) -> bytes:
-    """A mutated response head and a body, which mostly has the length that the unmutated head says."""
-    return mutated(RESPONSE, seed) + b"\r\n" + b"hello, world" + b"!" * (seed % 5 == 0)
-
-
-def long_way(head: bytes) -> Request | None:
-    """What edge.head makes of all these bytes if they are one head; None: it refuses them, or wants more."""
-    end = head.find(b"\r\n\r\n")
-    try:
-        return read_request(head[:-2]) if end == len(head) - 4 else None
-    except HeadRefused:
-        return None
-
-
-def long_way_back(data: bytes) -> tuple[int, bytes] | None:
-    """Status and what the visitor gets, as edge.upstream composes it for what is no plain answer."""
-    head, _, body = data.partition(b"\r\n\r\n")
-    try:
-        response = read_response(head + b"\r\n")
-    except BadResponse:
-        return None
-    if response.length != len(body):
-        return None
-    return response.status, response_bytes(response, chunked=False, closes=False) + body
 
 
 def test_compiled_reader_says_for_which_rules_it_was_made(compiled_reader: Path) -> None:
@@ -90,7 +36,7 @@ def test_reader_that_was_compiled_for_other_rules_is_not_used(left_over: str) ->
 
 
 def test_plain_requests_mean_what_the_long_way_reads() -> None:
-    heads = [mutated(REQUEST, seed) + b"\r\n" for seed in range(COUNT)]
+    heads = [mutated_request(seed) for seed in range(COUNT)]
     pairs = [(found, long_way(head)) for head in heads if (found := plain.request(head, Request)) is not None]
 
     assert [pair for pair in pairs if pair[0] != pair[1]] == []
@@ -107,7 +53,7 @@ def test_plain_answers_become_what_the_long_way_composes() -> None:
 
 def test_compiled_reader_means_what_the_expressions_mean(compiled_reader: Path) -> None:
     compiled = load(compiled_reader)
-    heads = [mutated(REQUEST, seed) + b"\r\n" for seed in range(COUNT)]
+    heads = [mutated_request(seed) for seed in range(COUNT)]
     answers = [mutated_answer(seed) for seed in range(COUNT)]
     pairs = [(compiled.request(h, Request), plain.request_by_expression(h, Request)) for h in heads]
     pairs_back = [(compiled.answer(a, ALWAYS), plain.answer_by_expression(a, ALWAYS)) for a in answers]
@@ -119,7 +65,7 @@ def test_compiled_reader_means_what_the_expressions_mean(compiled_reader: Path) 
 
 
 def test_every_cut_of_a_head_is_read_without_reading_beyond_it() -> None:
-    head, answer = REQUEST + b"\r\n", RESPONSE + b"\r\nhello, world"
+    head, answer = REQUEST + b"\r\n", RESPONSE + b"\r\n" + BODY
 
     assert [size for size in range(len(head) + 1) if plain.request(head[:size], Request)] == [len(head)]
     assert [size for size in range(len(answer) + 1) if plain.answer(answer[:size], ALWAYS)] == [len(answer)]
