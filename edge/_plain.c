@@ -12,7 +12,7 @@
 #include <Python.h>
 #include <string.h>
 
-enum { TOKEN = 1, VALUE = 2, HOST = 4, DIGIT = 8, MARK = 16, TARGET = 32, METHOD = 64 };
+enum { TOKEN = 1, HOST = 2, DIGIT = 4, MARK = 8, TARGET = 16, METHOD = 32, OF_REQUEST = 64, OF_RESPONSE = 128 };
 enum { METHOD_MAX = 32, LENGTH_DIGITS_MAX = 18, HOST_MAX = 253, PORT_MAX = 65535 };
 
 static unsigned char kind[256];
@@ -46,6 +46,21 @@ static Text run_of(int wanted, const unsigned char *at, const unsigned char *end
     return found;
 }
 
+/* The text up to the end of its line, of size -1 when no CRLF ends it or something in it may not stand there. */
+static Text value_at(const unsigned char *at, const unsigned char *end)
+{
+    const unsigned char *stop = at < end ? memchr(at, '\r', end - at) : NULL;
+    Text found = {at, -1};
+    unsigned char wrong = 0;
+    if (stop == NULL || end - stop < 2 || stop[1] != '\n')
+        return found;
+    for (; at < stop; at++) /* Without a branch, so that the compiler makes it many bytes at a time. */
+        wrong |= ((*at < 0x20) & (*at != '\t')) | (*at == 0x7f);
+    if (!wrong)
+        found.size = stop - found.at;
+    return found;
+}
+
 static int begins(const unsigned char *at, const unsigned char *end, const char *word)
 {
     Py_ssize_t size = (Py_ssize_t)strlen(word);
@@ -64,11 +79,10 @@ static int next_line(Lines *lines)
     const unsigned char *at = lines->name.at + lines->name.size;
     if (lines->name.size == 0 || at == end || *at != ':')
         return -1;
-    Text value = run_of(VALUE, at + 1, end);
-    at = value.at + value.size;
-    if (!begins(at, end, "\r\n"))
+    Text value = value_at(at + 1, end);
+    if (value.size < 0)
         return -1;
-    lines->at = at + 2;
+    lines->at = value.at + value.size + 2;
     for (; value.size && (*value.at == ' ' || *value.at == '\t'); value.size--)
         value.at++;
     while (value.size && (value.at[value.size - 1] == ' ' || value.at[value.size - 1] == '\t'))
@@ -107,36 +121,26 @@ static int resembles(Text name, const char *word)
     return 1;
 }
 
-/* Whether the name may be read as one of these words, or begins like one of the prefixes; each list ends with NULL. */
-static int is_special(Text name, const char *const *words, const char *const *prefixes)
-{
-    for (; *words; words++)
-        if (name.size == (Py_ssize_t)strlen(*words) && resembles(name, *words))
-            return 1;
-    for (; *prefixes; prefixes++)
-        if (resembles(name, *prefixes))
-            return 1;
-    return 0;
-}
-
 /* Names with a meaning of their own; a head that has one is left to the general way. */
 static const char *const request_words[] = {
-    "content-length", "transfer-encoding", "upgrade", "expect", "te", "trailer", "keep-alive", "forwarded", "x-real-ip",
+    "host", "connection", "content-length", "transfer-encoding", "upgrade", "expect", "te", "trailer", "keep-alive", "forwarded", "x-real-ip",
     "http2-settings", NULL};
 static const char *const request_prefixes[] = {"proxy", "x-forwarded", "x-stagely", NULL};
 static const char *const response_words[] = {
-    "transfer-encoding", "upgrade", "te", "trailer", "alt-svc", "clear-site-data", "x-robots-tag", "set-cookie",
+    "connection", "keep-alive", "content-length", "transfer-encoding", "upgrade", "te", "trailer", "alt-svc", "clear-site-data", "x-robots-tag", "set-cookie",
     "origin-agent-cluster", NULL};
 static const char *const response_prefixes[] = {"proxy", "x-stagely", NULL};
 
-/* A glance that saves the comparisons for most names. */
-static int may_be_special(Text name)
+/* Whether the name may be read as one of these words, or begins like one of the prefixes; each list ends with NULL. */
+static int is_special(Text name, const char *const *words, const char *const *prefixes)
 {
-    switch (lower(*name.at)) {
-    case 'a': case 'c': case 'e': case 'f': case 'h': case 'k': case 'o': case 'p': case 's': case 't': case 'u':
-    case 'x':
-        return 1;
-    }
+    const char first = (char)lower(*name.at);
+    for (; *words; words++)
+        if (**words == first && name.size == (Py_ssize_t)strlen(*words) && resembles(name, *words))
+            return 1;
+    for (; *prefixes; prefixes++)
+        if (**prefixes == first && resembles(name, *prefixes))
+            return 1;
     return 0;
 }
 
@@ -183,7 +187,7 @@ static Text host_of(Lines *lines)
     Text host = none;
     int found, count = 0;
     while ((found = next_line(lines)) > 0 && ++count <= FIELDS_MAX) {
-        if (may_be_special(lines->name)) {
+        if (kind[*lines->name.at] & OF_REQUEST) {
             if (is(lines->name, "host")) {
                 if (host.size || !is_host(lines->value))
                     return none;
@@ -192,7 +196,7 @@ static Text host_of(Lines *lines)
             }
             if (is_kept_alive(lines))
                 continue;
-            if (is(lines->name, "connection") || is_special(lines->name, request_words, request_prefixes))
+            if (is_special(lines->name, request_words, request_prefixes))
                 return none;
         }
         keep(lines);
@@ -257,15 +261,9 @@ static PyObject *request(PyObject *self, PyObject *const *args, Py_ssize_t count
         Py_RETURN_NONE;
     PyObject *items[] = {
         method.size == 3 && begins(data, end, "GET") ? Py_NewRef(get) : bytes_of(method),
-        bytes_of(target),
-        in_lower_case(host),
-        PyLong_FromLong(1),
-        PyBytes_FromStringAndSize(lines.fields, lines.kept),
-        PyLong_FromLong(0),
-        Py_NewRef(Py_False),
-        Py_NewRef(Py_False),
-        Py_NewRef(Py_False),
-    };
+        bytes_of(target), in_lower_case(host), PyLong_FromLong(1),
+        PyBytes_FromStringAndSize(lines.fields, lines.kept), PyLong_FromLong(0),
+        Py_NewRef(Py_False), Py_NewRef(Py_False), Py_NewRef(Py_False)};
     return tuple_of((PyTypeObject *)args[1], items, Py_ARRAY_LENGTH(items));
 }
 
@@ -289,7 +287,7 @@ static long long body_of(Lines *lines)
     long long length = -1;
     int found;
     while ((found = next_line(lines)) > 0) {
-        if (may_be_special(lines->name)) {
+        if (kind[*lines->name.at] & OF_RESPONSE) {
             if (is(lines->name, "content-length")) {
                 if (length >= 0 || (length = length_of(lines->value)) < 0)
                     return -1;
@@ -297,7 +295,7 @@ static long long body_of(Lines *lines)
             }
             if (is_kept_alive(lines) || is(lines->name, "keep-alive"))
                 continue;
-            if (is(lines->name, "connection") || is_special(lines->name, response_words, response_prefixes))
+            if (is_special(lines->name, response_words, response_prefixes))
                 return -1;
         }
         keep(lines);
@@ -339,12 +337,11 @@ static PyObject *answer(PyObject *self, PyObject *const *args, Py_ssize_t count)
         !(kind[at[2]] & DIGIT) || (at[3] != ' ' && at[3] != '\r'))
         Py_RETURN_NONE;
     int status = (at[0] - '0') * 100 + (at[1] - '0') * 10 + (at[2] - '0');
-    Text reason = run_of(VALUE, at + 3 + (at[3] == ' '), end);
-    at = reason.at + reason.size;
-    if (status == 204 || status == 304 || !begins(at, end, "\r\n"))
+    Text reason = value_at(at + 3 + (at[3] == ' '), end);
+    if (status == 204 || status == 304 || reason.size < 0)
         Py_RETURN_NONE;
     Lines lines;
-    lines.at = at + 2, lines.kept = 0, lines.connections = 0;
+    lines.at = reason.at + reason.size + 2, lines.kept = 0, lines.connections = 0;
     lines.end = end - data > HEAD_MAX ? data + HEAD_MAX : end;
     if (lines.at > lines.end)
         Py_RETURN_NONE;
@@ -372,6 +369,15 @@ static void mark(const char *of, int as)
         kind[(unsigned char)*of] |= as;
 }
 
+/* A glance at a name's first letter saves the comparisons for most names. */
+static void mark_initials(const char *const *words, int as)
+{
+    for (; *words; words++) {
+        kind[(unsigned char)**words] |= as;
+        kind[(unsigned char)**words - 'a' + 'A'] |= as;
+    }
+}
+
 PyMODINIT_FUNC PyInit__plain(void)
 {
     mark("!#$%&'*+-.^_`|~", TOKEN | MARK);
@@ -379,12 +385,12 @@ PyMODINIT_FUNC PyInit__plain(void)
     mark("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", TOKEN | HOST);
     mark("_.-", HOST);
     mark("ABCDEFGHIJKLMNOPQRSTUVWXYZ-", METHOD);
-    for (int c = 0; c < 256; c++) {
-        if (c == '\t' || (c >= 0x20 && c <= 0x7e) || c >= 0x80)
-            kind[c] |= VALUE;
-        if (c > 0x20 && c < 0x7f && c != '#')
-            kind[c] |= TARGET;
-    }
+    for (int c = 0x21; c < 0x7f; c++)
+        kind[c] |= c == '#' ? 0 : TARGET;
+    mark_initials(request_words, OF_REQUEST);
+    mark_initials(request_prefixes, OF_REQUEST);
+    mark_initials(response_words, OF_RESPONSE);
+    mark_initials(response_prefixes, OF_RESPONSE);
     PyObject *made = PyModule_Create(&module);
     if (made == NULL || (get == NULL && (get = PyBytes_FromString("GET")) == NULL) ||
         PyModule_AddStringConstant(made, "RULES", RULES) < 0 ||

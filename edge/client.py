@@ -156,10 +156,8 @@ class Client(Connection):
 
     def stays_open(self) -> bool:
         """Whether another request may follow on this connection; told to the client with the answer's head."""
-        if not self._body.done or self._half_closed or self._edge.is_draining:
+        if self._half_closed or self._edge.is_draining or not self._body.done:
             self._keep_alive = False
-        if self._request is not None and self._request.websocket:
-            self._keep_alive = False  # A refused upgrade: what was sent ahead may be frames and is no request.
         return self._keep_alive
 
     def answered(self, status: int) -> None:
@@ -290,7 +288,8 @@ class Client(Connection):
         edge = self._edge
         self._request = request
         self._retried = False
-        self._keep_alive = not request.closes and not edge.is_draining
+        # What follows a refused upgrade may be frames and is no request.
+        self._keep_alive = not (request.closes or request.websocket or edge.is_draining)
         self._body = RequestBody(request.length) if request.length else NO_BODY
         self._begun_at = now = edge.clock()
         self._phase = ROUTE

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edge.plain import FIELDS_MAX, HEAD_MAX, LINE_MAX, RULES
 
-_FLAGS = ("-O2", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers", "-fPIC")
+_FLAGS = ("-O3", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers", "-fPIC")
 _LIMITS = (f"-DHEAD_MAX={HEAD_MAX}", f"-DLINE_MAX={LINE_MAX}", f"-DFIELDS_MAX={FIELDS_MAX}")
 _LINK = ("-shared", "-fstack-protector-strong", "-Wl,-z,relro,-z,now")
 _SOURCE = Path(__file__).with_name("_plain.c")
