@@ -29,6 +29,7 @@ typedef struct {
     char fields[HEAD_MAX];         /* The lines that are kept. */
     Py_ssize_t kept;
     int connections;
+    Text digits;                   /* Of a response's length, without zeros before the first of them. */
 } Lines;
 
 static unsigned char lower(unsigned char c)
@@ -123,12 +124,12 @@ static int resembles(Text name, const char *word)
 
 /* Names with a meaning of their own; a head that has one is left to the general way. */
 static const char *const request_words[] = {
-    "host", "connection", "content-length", "transfer-encoding", "upgrade", "expect", "te", "trailer", "keep-alive", "forwarded", "x-real-ip",
-    "http2-settings", NULL};
+    "host", "connection", "content-length", "transfer-encoding", "upgrade", "expect", "te", "trailer", "keep-alive",
+    "forwarded", "x-real-ip", "http2-settings", NULL};
 static const char *const request_prefixes[] = {"proxy", "x-forwarded", "x-stagely", NULL};
 static const char *const response_words[] = {
-    "connection", "keep-alive", "content-length", "transfer-encoding", "upgrade", "te", "trailer", "alt-svc", "clear-site-data", "x-robots-tag", "set-cookie",
-    "origin-agent-cluster", NULL};
+    "connection", "keep-alive", "content-length", "transfer-encoding", "upgrade", "te", "trailer", "alt-svc",
+    "clear-site-data", "x-robots-tag", "set-cookie", "origin-agent-cluster", NULL};
 static const char *const response_prefixes[] = {"proxy", "x-stagely", NULL};
 
 /* Whether the name may be read as one of these words, or begins like one of the prefixes; each list ends with NULL. */
@@ -183,8 +184,7 @@ static int is_host(Text value)
 /* The host in a request's lines, of size 0 when these are not plain to the last byte. */
 static Text host_of(Lines *lines)
 {
-    static const Text none = {NULL, 0};
-    Text host = none;
+    Text none = {NULL, 0}, host = none;
     int found, count = 0;
     while ((found = next_line(lines)) > 0 && ++count <= FIELDS_MAX) {
         if (kind[*lines->name.at] & OF_REQUEST) {
@@ -202,11 +202,6 @@ static Text host_of(Lines *lines)
         keep(lines);
     }
     return found == 0 && lines->at == lines->end ? host : none;
-}
-
-static PyObject *bytes_of(Text text)
-{
-    return PyBytes_FromStringAndSize((const char *)text.at, text.size);
 }
 
 static PyObject *in_lower_case(Text text)
@@ -232,15 +227,11 @@ static PyObject *tuple_of(PyTypeObject *class, PyObject **items, Py_ssize_t coun
     return made;
 }
 
-static int is_tuple_class(PyObject *class)
-{
-    return PyType_Check(class) && PyType_IsSubtype((PyTypeObject *)class, &PyTuple_Type) &&
-           ((PyTypeObject *)class)->tp_basicsize == PyTuple_Type.tp_basicsize;
-}
-
 static PyObject *request(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
-    if (count != 2 || !PyBytes_Check(args[0]) || !is_tuple_class(args[1])) {
+    PyTypeObject *class = count == 2 && PyType_Check(args[1]) ? (PyTypeObject *)args[1] : NULL;
+    if (class == NULL || !PyBytes_Check(args[0]) || !PyType_IsSubtype(class, &PyTuple_Type) ||
+        class->tp_basicsize != PyTuple_Type.tp_basicsize) {
         PyErr_SetString(PyExc_TypeError, "request(data: bytes, kind: type[tuple]) was called otherwise");
         return NULL;
     }
@@ -260,11 +251,11 @@ static PyObject *request(PyObject *self, PyObject *const *args, Py_ssize_t count
     if (host.size == 0)
         Py_RETURN_NONE;
     PyObject *items[] = {
-        method.size == 3 && begins(data, end, "GET") ? Py_NewRef(get) : bytes_of(method),
-        bytes_of(target), in_lower_case(host), PyLong_FromLong(1),
+        begins(data, end, "GET ") ? Py_NewRef(get) : PyBytes_FromStringAndSize((char *)data, method.size),
+        PyBytes_FromStringAndSize((char *)target.at, target.size), in_lower_case(host), PyLong_FromLong(1),
         PyBytes_FromStringAndSize(lines.fields, lines.kept), PyLong_FromLong(0),
         Py_NewRef(Py_False), Py_NewRef(Py_False), Py_NewRef(Py_False)};
-    return tuple_of((PyTypeObject *)args[1], items, Py_ARRAY_LENGTH(items));
+    return tuple_of(class, items, Py_ARRAY_LENGTH(items));
 }
 
 /* The number, -1 when it is not one of 1 to 18 digits. */
@@ -281,6 +272,13 @@ static long long length_of(Text value)
     return length;
 }
 
+static Text without_zeros(Text digits)
+{
+    for (; digits.size > 1 && *digits.at == '0'; digits.size--)
+        digits.at++;
+    return digits;
+}
+
 /* The body's length by a response's lines, -1 when these are not plain. */
 static long long body_of(Lines *lines)
 {
@@ -291,6 +289,7 @@ static long long body_of(Lines *lines)
             if (is(lines->name, "content-length")) {
                 if (length >= 0 || (length = length_of(lines->value)) < 0)
                     return -1;
+                lines->digits = without_zeros(lines->value);
                 continue;
             }
             if (is_kept_alive(lines) || is(lines->name, "keep-alive"))
@@ -303,25 +302,26 @@ static long long body_of(Lines *lines)
     return found == 0 ? length : -1;
 }
 
-/* The answer as it goes on: its line, its fields, its length, ours, its body. */
-static PyObject *answer_of(int status, Text reason, const Lines *lines, PyObject *ours, Text body)
+static Text word(const char *text)
 {
-    char length[48];
-    int length_size = snprintf(length, sizeof length, "Content-Length: %zd\r\n", body.size);
-    Py_ssize_t size = 13 + reason.size + 2 + lines->kept + length_size + PyBytes_GET_SIZE(ours) + 2 + body.size;
-    PyObject *made = PyBytes_FromStringAndSize(NULL, size);
-    if (made == NULL)
-        return NULL;
-    char *out = PyBytes_AS_STRING(made), start[16];
-    snprintf(start, sizeof start, "HTTP/1.1 %03d ", status);
+    Text made = {(const unsigned char *)text, (Py_ssize_t)strlen(text)};
+    return made;
+}
+
+/* The answer as it goes on: its line, its fields, its length, ours, its body. */
+static PyObject *answer_of(Text start, Text reason, const Lines *lines, PyObject *ours, Text body)
+{
     const Text pieces[] = {
-        {(unsigned char *)start, 13}, reason, {(unsigned char *)"\r\n", 2},
-        {(unsigned char *)lines->fields, lines->kept}, {(unsigned char *)length, length_size},
-        {(unsigned char *)PyBytes_AS_STRING(ours), PyBytes_GET_SIZE(ours)}, {(unsigned char *)"\r\n", 2}, body};
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(pieces); i++) {
+        start, word(" "), reason, word("\r\n"), {(unsigned char *)lines->fields, lines->kept}, word("Content-Length: "),
+        lines->digits, word("\r\n"), {(unsigned char *)PyBytes_AS_STRING(ours), PyBytes_GET_SIZE(ours)}, word("\r\n"),
+        body};
+    Py_ssize_t size = 0;
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(pieces); i++)
+        size += pieces[i].size;
+    PyObject *made = PyBytes_FromStringAndSize(NULL, size);
+    char *out = made == NULL ? NULL : PyBytes_AS_STRING(made);
+    for (size_t i = 0; made != NULL && i < Py_ARRAY_LENGTH(pieces); out += pieces[i++].size)
         memcpy(out, pieces[i].at, pieces[i].size);
-        out += pieces[i].size;
-    }
     return made;
 }
 
@@ -343,13 +343,11 @@ static PyObject *answer(PyObject *self, PyObject *const *args, Py_ssize_t count)
     Lines lines;
     lines.at = reason.at + reason.size + 2, lines.kept = 0, lines.connections = 0;
     lines.end = end - data > HEAD_MAX ? data + HEAD_MAX : end;
-    if (lines.at > lines.end)
-        Py_RETURN_NONE;
-    long long length = body_of(&lines);
+    long long length = lines.at > lines.end ? -1 : body_of(&lines);
     if (length < 0 || length != end - lines.at)
         Py_RETURN_NONE;
-    Text body = {lines.at, end - lines.at};
-    PyObject *items[] = {PyLong_FromLong(status), answer_of(status, reason, &lines, args[1], body)};
+    Text start = {data, 12}, body = {lines.at, end - lines.at};
+    PyObject *items[] = {PyLong_FromLong(status), answer_of(start, reason, &lines, args[1], body)};
     return tuple_of(&PyTuple_Type, items, Py_ARRAY_LENGTH(items));
 }
 
