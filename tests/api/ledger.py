@@ -99,22 +99,19 @@ class Ledger:
     @asynccontextmanager
     async def inbox_held(self) -> AsyncIterator[None]:
         """Nothing can be stored in the inbox meanwhile."""
-        async with self.engine.connect() as db, db.begin():
-            await db.execute(text("SELECT pg_advisory_xact_lock(4705001)"))
+        async with self._held("SELECT pg_advisory_xact_lock(4705001)"):
             yield
 
     @asynccontextmanager
     async def vms_held(self) -> AsyncIterator[None]:
         """Nobody can be let in meanwhile."""
-        async with self.engine.connect() as db, db.begin():
-            await db.execute(text("LOCK TABLE vms IN ACCESS EXCLUSIVE MODE"))
+        async with self._held("LOCK TABLE vms IN ACCESS EXCLUSIVE MODE"):
             yield
 
     @asynccontextmanager
     async def vm_held(self, vm_id: str) -> AsyncIterator[None]:
         """This VM's row can be read and not written meanwhile."""
-        async with self.engine.connect() as db, db.begin():
-            await db.execute(text("SELECT 1 FROM vms WHERE id = :id FOR UPDATE"), {"id": vm_id})
+        async with self._held("SELECT 1 FROM vms WHERE id = :id FOR UPDATE", id=vm_id):
             yield
 
     async def two_wait_for_a_row(self) -> bool:
@@ -128,8 +125,7 @@ class Ledger:
     @asynccontextmanager
     async def commands_held(self) -> AsyncIterator[None]:
         """Commands can be read meanwhile and not changed."""
-        async with self.engine.connect() as db, db.begin():
-            await db.execute(text("LOCK TABLE agent_commands IN EXCLUSIVE MODE"))
+        async with self._held("LOCK TABLE agent_commands IN EXCLUSIVE MODE"):
             yield
 
     async def are_vms_waited_for(self) -> bool:
@@ -239,6 +235,14 @@ class Ledger:
             found = await db.execute(select(column).where(webhook_deliveries.c.delivery_id == delivery_id))
             at: datetime | None = found.scalar_one()
             return at
+
+    @asynccontextmanager
+    async def _held(self, lock: str, **parameters: str) -> AsyncIterator[None]:
+        """Under this lock, for as long as a test needs: our own sessions may be idle in a transaction for 10 s."""
+        async with self.engine.connect() as db, db.begin():
+            await db.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+            await db.execute(text(lock), parameters)
+            yield
 
     async def _insert(self, table: Any, **values: Any) -> None:  # Any: a table and its column values.
         async with self.engine.begin() as db:
