@@ -20,7 +20,7 @@ from tests.api.line import Line
 from tests.api.machine import SERVICE_LOG, Machine
 from tests.api.scripted import says
 from tests.api.test_processes import answers, program
-from tests.api.wire import DEADLINE_S
+from tests.api.wire import DEADLINE_S, REDIAL_S
 from tests.api.world import eventually, signals
 from workflows.messages import AgentEvent, CommandOrder
 
@@ -169,7 +169,7 @@ class Scene:
         async def claim() -> bool:
             return self.machine.times_welcomed() >= times
 
-        await eventually(claim)
+        await eventually(claim, REDIAL_S)
 
     async def end(self) -> End:
         """When the command was answered, and whatever else the agent had said until a later one has arrived, too."""

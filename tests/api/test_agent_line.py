@@ -20,6 +20,7 @@ from tests.api.machine import Machine
 from tests.api.scene import GATEWAY, SERVICE_SAYS, VM, attempt_says, order_of, without_seconds
 from tests.api.scripted import DRIVEN_BUILD
 from tests.api.test_processes import answers, program
+from tests.api.wire import REDIAL_S
 from tests.api.world import eventually, identity, signals, start_owner
 from tests.services import free_port
 
@@ -88,7 +89,7 @@ async def test_a_long_log_arrives_whole_and_a_deployment_happens_once_whatever_b
         machine.start()
         with program(GATEWAY, settings, STAGELY_GATEWAY_LISTEN=listen):
             await answers(f"http://{listen}/healthz")
-            await eventually(lambda: are_answered(ledger, build_id, deploy_id))
+            await eventually(lambda: are_answered(ledger, build_id, deploy_id), REDIAL_S)
             told = {(event.boot_id, event.seq, event.command_id, event.outcome) for event in await signals(owner)}
         carried_out = machine.carried_out()
 

@@ -23,6 +23,8 @@ from tests.api.scene import LAST_POINT, SERVICE_SAYS, End, Scene, Victims, attem
 from tests.api.world import eventually, identity, start_owner
 from tests.services import free_port
 
+pytestmark = pytest.mark.timeout(240)
+
 GATEWAY, AGENT, BOTH = ("gateway",), ("agent",), ("gateway", "agent")
 NOBODY: Victims = ()
 # Moments, and who is killed there in the quick run; the slow one kills everybody everywhere.

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from agent.connection import LONGEST_WAIT_S
 from agent.protocol import (
     CONNECT_PATH,
     NONCE_HEADER,
@@ -26,6 +27,7 @@ from agent.protocol import (
 )  # fmt: skip
 
 DEADLINE_S = 20.0  # Far above anything here; a test that needs it has failed.
+REDIAL_S = DEADLINE_S + LONGEST_WAIT_S  # An agent that found nobody for long waits that long before it dials again.
 
 M = TypeVar("M", bound=Message)
 

@@ -123,9 +123,9 @@ async def _signal_values(handle: WorkflowHandle[object, object], name: str) -> l
     return found
 
 
-async def eventually(claim: Callable[[], Awaitable[bool]]) -> None:
+async def eventually(claim: Callable[[], Awaitable[bool]], limit_s: float = DEADLINE_S) -> None:
     """Wait until the claim holds. Raises TimeoutError."""
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(limit_s):
         while True:
             if await claim():
                 return
