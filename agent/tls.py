@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+from collections import deque
 from typing import cast
 
 HANDSHAKE_TIMEOUT_S = 10.0  # One round trip; who needs longer holds a connection for nothing.
@@ -33,6 +34,7 @@ class TlsServer(asyncio.Protocol, asyncio.Transport):
         self._limit: asyncio.TimerHandle | None = None
         self._is_open = False  # The handshake is done and `inner` has not lost the connection.
         self._is_held = False
+        self._ahead: deque[bytes] = deque()  # Deciphered before `inner` took it; at most what one read brings.
         self._has_read_all = False
         self._has_written_all = False
         self._was_cut = False
@@ -87,7 +89,8 @@ class TlsServer(asyncio.Protocol, asyncio.Transport):
         if self._has_written_all or self._socket.is_closing():
             return
         self._has_written_all = True
-        with contextlib.suppress(ssl.SSLError):  # It waits for the other direction's end; we need not.
+        with contextlib.suppress(ssl.SSLError):  # It looks for the other direction's end, too; we need not wait.
+            self._read_ahead()
             self._tls.unwrap()
         self._send()
 
@@ -144,11 +147,9 @@ class TlsServer(asyncio.Protocol, asyncio.Transport):
         """Hand on what has arrived, until `inner` takes no more."""
         while not (self._is_held or self._has_read_all or self._socket.is_closing()):
             try:
-                data = self._tls.read(_READ_BYTES)
+                data = self._ahead.popleft() if self._ahead else self._decipher()
             except ssl.SSLWantReadError:
                 break
-            except ssl.SSLZeroReturnError:
-                data = b""
             if data:
                 self._inner.data_received(data)
             else:
@@ -156,6 +157,19 @@ class TlsServer(asyncio.Protocol, asyncio.Transport):
                 if not self._inner.eof_received():
                     self.close()
         self._send()  # What TLS itself answers, to a change of keys for one.
+
+    def _read_ahead(self) -> None:
+        """Leave no data for `unwrap`, which ends both directions when it finds any where it looks for an end."""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            while data := self._decipher():
+                self._ahead.append(data)
+
+    def _decipher(self) -> bytes:
+        """b"" behind the peer's close_notify. Raises SSLWantReadError, and SSLError for what is no TLS."""
+        try:
+            return self._tls.read(_READ_BYTES)
+        except ssl.SSLZeroReturnError:
+            return b""
 
     def _send(self) -> None:
         if self._outgoing.pending:

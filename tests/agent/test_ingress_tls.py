@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -165,6 +166,57 @@ async def test_the_service_may_end_first_and_still_hears_the_visitor(machine: Ma
         said = await asyncio.to_thread(visit, port)
 
         assert (said, await heard) == (b"said", b"and now I")
+
+
+class OneByOne(asyncio.Protocol):
+    """Takes one record, ends its own side, and takes the others when it is told to."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport
+        self.heard = b""
+        self.has_ended = asyncio.Event()
+        self.lost = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.heard += data
+        if not self.has_ended.is_set():
+            self.has_ended.set()
+            self.transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self.transport.write_eof)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.lost.set_result(error)
+
+
+async def test_what_was_sent_before_our_side_ended_is_still_heard(machine: Machine, authority: Authority) -> None:
+    """Its records have arrived and wait, for nobody takes them yet; OpenSSL must not find them behind our end."""
+    context = machine.certificate.context
+    assert context is not None
+    inner = OneByOne()
+    parts = [b"%d" % index * 16_000 for index in range(8)]
+
+    def visit(port: int) -> bytes:
+        with visiting(port, authority) as one:
+            for part in parts:
+                one.tls.write(part)
+            one.flush()
+            said = one.read_all()
+            loop.call_soon_threadsafe(inner.transport.resume_reading)
+            one.end_sending()
+            with suppress(ConnectionResetError):
+                one.tcp.recv(1)
+            return said
+
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: TlsServer(context, inner), "127.0.0.1", 0)
+    async with asyncio.timeout(LIMIT_S), server:
+        assert await asyncio.to_thread(visit, server.sockets[0].getsockname()[1]) == b""
+        assert await inner.lost is None
+
+    assert inner.heard == b"".join(parts)
 
 
 async def test_a_visitor_that_is_cut_off_is_no_visitor_that_has_ended(machine: Machine, authority: Authority) -> None:
