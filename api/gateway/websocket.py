@@ -201,7 +201,11 @@ class AgentSocket(asyncio.Protocol):
         if self._pauses or self._transport is None:
             return
         held, self._held, self._needs = bytes(self._held), b"", 0
-        self._read(held)
+        try:
+            self._read(held)
+        except BaseException:
+            self.abort()  # As the event loop does when `data_received` fails: bytes are lost, and nobody would read on.
+            raise
         if not self._pauses:
             self._read_on()
 

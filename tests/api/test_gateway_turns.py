@@ -20,8 +20,11 @@ class Listener(Echo):
 
     def __init__(self) -> None:
         self.heard = ""
+        self.fails = False
 
     def received(self, socket: AgentSocket, text: str, size_bytes: int) -> None:
+        if self.fails:
+            raise ValueError
         self.heard += text[0]
 
 
@@ -88,6 +91,19 @@ async def test_turn_that_fails_takes_nobody_elses() -> None:
     await asyncio.wait_for(taken.wait(), 5)
 
     assert [type(failure) for failure in failures] == [ValueError]
+
+
+async def test_socket_whose_turn_fails_is_ended_and_not_left_unread() -> None:
+    room, failures = Room(), list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context["exception"]))
+    socket, transport = room.enter()
+    room.owner.fails = True
+
+    socket.data_received(text("A" * LONG))
+    await rounds(2)
+
+    assert [type(failure) for failure in failures] == [ValueError]
+    assert transport.was_aborted
 
 
 async def test_few_bytes_are_taken_before_the_many_that_came_first() -> None:
