@@ -204,6 +204,7 @@ class Client(Connection):
 
     def answer_whole(self, status: int, data: bytes) -> None:
         """The complete answer in one piece: what `answered`, `relay` and `finish` do for all others."""
+        self._upstream = None  # It waits for anybody's next request, and must not be held when this visitor blocks.
         self._status = status
         self._transport.write(data)
         self.finish()

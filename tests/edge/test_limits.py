@@ -92,6 +92,24 @@ async def test_reader_that_never_reads_is_cut(redis_url: str, redis: Redis) -> N
             await asyncio.wait_for(cut.wait(), WAIT_S)
 
 
+async def test_visitor_that_takes_no_answers_holds_up_nobody_else(redis_url: str, redis: Redis) -> None:
+    async def script(reader: Reader, writer: Writer) -> None:
+        while True:
+            await read_head(reader)
+            writer.write(ok(b"x" * 60_000))
+
+    async with origin(script) as vm, running_edge(redis_url, limits(response_s=1)) as edge:
+        await redis.set(key_of("a"), encode(ready_route(vm.port)))
+        async with visitor(edge.port) as stopped, visitor(edge.port) as browser:
+            stopped.writer.transport.pause_reading()  # type: ignore[attr-defined]  # Reading is stopped at the socket.
+            await stopped.send(GET * 500)
+            await until(lambda: any(client.write_blocked for client in edge.edge.clients))
+            answer = await browser.ask(GET)
+
+    assert answer.status == 200
+    assert vm.connections == 1  # The one that answered the other visitor to the last byte.
+
+
 async def test_vm_takes_a_bounded_number_of_connections(redis_url: str, redis: Redis) -> None:
     async def script(reader: Reader, writer: Writer) -> None:
         await read_head(reader)
