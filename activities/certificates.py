@@ -16,7 +16,7 @@ from temporalio import activity
 
 from providers.authority import Authority
 from providers.dns.base import DnsZone, Visibility
-from providers.errors import AuthorityRefused
+from providers.errors import AuthorityRefused, DnsRejected
 from stagely.certificates import RENEWAL_SHARE, CertificateFolder, Validity, names_of
 from stagely.txt import TxtRecord
 from workflows.issuance import CertificateInput, CertificateOrder, CertificateState
@@ -89,17 +89,27 @@ class CertificateActivities:
 
     @activity.defn
     async def withdraw_challenges(self, order: CertificateInput) -> None:
-        """Remove every TXT value of ours from the DNS, those of runs that were stopped too. Again: nothing changes."""
+        """Remove every TXT value of ours from the DNS, those of runs that were stopped too. Again: nothing changes.
+
+        One that the provider rejects (the domain has moved to another zone) does not save the others; it stays noted,
+        and is what this fails with.
+        """
         records: tuple[TxtRecord, ...] = self.folder.challenges()
         if not records:
             return
+        rejected: dict[TxtRecord, DnsRejected] = {}
         zone = self.zone_of()
         try:
             for record in records:
-                await zone.remove_txt(record.name, record.value)
+                try:
+                    await zone.remove_txt(record.name, record.value)
+                except DnsRejected as error:
+                    rejected[record] = error
         finally:
             await zone.aclose()
-        self.folder.note_challenges(())
+        self.folder.note_challenges(rejected)
+        for reason in rejected.values():
+            raise reason
         log.info("challenges withdrawn", domain=order.domain, records=len(records))
 
     def _state(self, found: Validity | None, domain: str) -> CertificateState:

@@ -35,10 +35,12 @@ class CertificateWorkflow:
     async def run(self, order: CertificateInput) -> CertificateState:
         found = await perform(CertificateActivities.inspect_certificate, order, **INSPECT_CERTIFICATE)
         mark_certificate("due" if found.is_due else "valid", found)
-        if found.has_leftovers:
-            await perform(CertificateActivities.withdraw_challenges, order, **WITHDRAW_CHALLENGES)
         if not found.is_due:
-            return found
+            if found.has_leftovers:
+                await perform(CertificateActivities.withdraw_challenges, order, **WITHDRAW_CHALLENGES)
+            return replace(found, has_leftovers=False)
+        if found.has_leftovers:
+            await _withdrawn(order)  # A value that can never be removed must not end the certificate.
         placed = await perform(CertificateActivities.place_order, order, summary=order.domain, **PLACE_ORDER)
         mark_certificate("proving", found)
         try:

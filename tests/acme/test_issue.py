@@ -14,6 +14,7 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from stagely.ids import mint
+from stagely.txt import TxtRecord
 from tests.acme.conftest import Site, Unseeing, site_of
 from tests.acme.pebble import BLOCKED, DAY_S, Dns, Pebble, pebble_server
 from tests.fakes.acme import OverloadedAuthority
@@ -224,6 +225,20 @@ async def test_records_that_cannot_be_removed_now_are_removed_by_the_next_look(s
     await site.look()
 
     assert (site.provider.txt, site.folder.challenges()) == ({}, ())
+
+
+async def test_record_of_a_former_zone_stays_noted_and_stops_no_renewal(site: Site) -> None:
+    elsewhere = TxtRecord("_acme-challenge.preview.example.org", "left by a run that was stopped")
+    site.folder.note_challenges([elsewhere])
+
+    state = await site.look()
+
+    assert (state.is_due, state.has_leftovers) == (False, True)
+    assert site.folder.validity() is not None
+    assert (site.provider.txt, site.folder.challenges()) == ({}, (elsewhere,))
+    code, sentence = await site.failed_look()  # Nothing else is to be done now: somebody should read this.
+    assert code == "dns_rejected"
+    assert "preview.example.org does not lie in the zone example.com" in sentence
 
 
 # --- what people see

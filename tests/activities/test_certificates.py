@@ -10,7 +10,7 @@ import structlog.testing
 from temporalio.testing import ActivityEnvironment
 
 from activities.certificates import CertificateActivities
-from providers.errors import AuthorityRefused, ProviderUnavailable
+from providers.errors import AuthorityRefused, DnsRejected, ProviderUnavailable
 from stagely.certificates import CertificateFolder, names_of
 from stagely.txt import TxtRecord
 from tests.workflows.certificates import Town, signed_by_itself
@@ -109,6 +109,20 @@ async def test_records_of_an_earlier_order_are_withdrawn_with_those_of_this_one(
     await ActivityEnvironment().run(activities.withdraw_challenges, ORDER)
 
     assert (town.txt, folder.challenges()) == ({CHALLENGE: []}, ())
+
+
+async def test_record_that_cannot_be_removed_keeps_no_other_in_the_dns(
+    activities: CertificateActivities, folder: CertificateFolder, town: Town
+) -> None:
+    elsewhere, ours = TxtRecord("_acme-challenge.preview.example.org", "old"), TxtRecord(CHALLENGE, "value")
+    folder.note_challenges([elsewhere, ours])
+    town.txt = {CHALLENGE: ["value"]}
+    town.foreign.add(elsewhere.name)
+
+    with pytest.raises(DnsRejected, match=r"example\.org"):
+        await ActivityEnvironment().run(activities.withdraw_challenges, ORDER)
+
+    assert (town.txt, folder.challenges()) == ({CHALLENGE: []}, (elsewhere,))
 
 
 async def test_folder_that_takes_no_file_costs_no_order(town: Town, tmp_path: Path) -> None:

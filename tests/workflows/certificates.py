@@ -20,7 +20,7 @@ from activities.certificates import CertificateActivities
 from activities.failures import FailureInterceptor
 from activities.wiring import certificate_activities
 from providers.authority import PlacedOrder
-from providers.errors import AuthorityRefused
+from providers.errors import AuthorityRefused, DnsRejected
 from stagely.certificates import CertificateFolder
 from stagely.txt import TxtRecord
 from workflows.messages import CERTIFICATE_QUEUE
@@ -44,9 +44,13 @@ def signed_by_itself(
 
 @dataclass(slots=True)
 class Town:
-    """Authority, zone and name servers in one; `refuses`: what the authority says to every order's check."""
+    """Authority, zone and name servers in one.
+
+    `refuses`: what the authority says to every order's check. `foreign`: names that lie outside of the zone.
+    """
 
     txt: dict[str, list[str]] = field(default_factory=dict)
+    foreign: set[str] = field(default_factory=set)
     refuses: str = ""
     orders: int = 0
 
@@ -64,6 +68,8 @@ class Town:
         self.txt.setdefault(name, []).append(value)
 
     async def remove_txt(self, name: str, value: str) -> None:
+        if name in self.foreign:
+            raise DnsRejected(f"{name} does not lie in the zone")
         self.txt[name].remove(value)
 
     async def wait_for(self, records: Collection[TxtRecord], limit_s: float) -> None:
