@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edge.proxy import Edge
 
 _TLS_READ = 65536  # Of a read that is held in cipher, in clear and on its way; also what a round trip brings.
+_TUNNEL_READ = 32768
 _TLS_HELD_MAX = 16384  # As without TLS; the event loop's own bound is eight times that.
 
 
@@ -59,6 +60,12 @@ class Connection(asyncio.Protocol):
             self._reads_small = True
             sock = self._transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TLS_READ)
+
+    def read_little(self) -> None:
+        """In a tunnel to a VM by TLS both directions may be full, each held in clear and in cipher."""
+        self._reads_small = True
+        sock = self._transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TUNNEL_READ)
 
     def _bound_buffers(self) -> None:
         self.takes_small_pieces = True

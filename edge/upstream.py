@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3.
 _SMALL_READ = 65536  # Doubled by the kernel: 128 MB/s at a millisecond's distance, and VMs are in the same region.
+_TUNNEL_READ = 16384  # By TLS, for both directions of a tunnel may be full: 32 MB/s at that distance.
 _TLS_HELD_MAX = 16384  # The event loop's own bound is 32 times that.
 _INTERIM_MAX = 8  # 1xx answers before the real one; more is an origin that never answers.
 
@@ -145,11 +146,11 @@ class Upstream(asyncio.Protocol):
         if self._is_tls:
             self._bound_buffers()
 
-    def _read_small(self) -> None:
+    def _read_small(self, at_most: int = _SMALL_READ) -> None:
         """A large read is held in clear and in cipher where either side speaks TLS: bound what one read brings."""
         self._reads_small = True
         sock = self._transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_READ)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, at_most)
 
     def _bound_buffers(self) -> None:
         self._read_small()
@@ -277,6 +278,9 @@ class Upstream(asyncio.Protocol):
             self._refuse(client, "the answer switches protocols without having been asked, or without proof")
             return
         self._state = _TUNNEL
+        if self._is_tls:
+            self._read_small(_TUNNEL_READ)
+            client.read_little()
         client.open_tunnel(switching_bytes(response) + rest)
 
     # Bodies.
