@@ -216,6 +216,10 @@ static PyObject *in_lower_case(Text text)
 static PyObject *tuple_of(PyTypeObject *class, PyObject **items, Py_ssize_t count)
 {
     PyObject *made = class->tp_alloc(class, count);
+#if PY_VERSION_HEX >= 0x030E0000
+    if (made != NULL)
+        ((PyTupleObject *)made)->ob_hash = -1; /* Not known yet; memory of zeros would say that it is 0. */
+#endif
     for (Py_ssize_t i = 0; i < count; i++) {
         if (items[i] == NULL)
             Py_CLEAR(made);

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from pathlib import Path
 from typing import TypeVar
 
 from edge.memo import Memo
@@ -112,7 +113,9 @@ def _response_head(head: bytes) -> tuple[int, bytes, int] | None:
 _blocks, _heads = Memo(_request_block), Memo(_response_head)
 _LIMITS = b"%d %d %d" % (HEAD_MAX, LINE_MAX, FIELDS_MAX)
 _EXPRESSIONS = (TOKEN, HOST.pattern, REQUEST_NAMES, RESPONSE_NAMES, _LINE.pattern, _REQUEST.pattern, _RESPONSE.pattern)
-RULES = hashlib.sha256(b" ".join((_LIMITS, *_EXPRESSIONS))).hexdigest()
+_SOURCE = Path(__file__).with_name("_plain.c")  # A mistake in it may be mended while every rule stays.
+_COMPILED_OF = _SOURCE.read_bytes() if _SOURCE.exists() else b""
+RULES = hashlib.sha256(b" ".join((_LIMITS, *_EXPRESSIONS, _COMPILED_OF))).hexdigest()
 request, answer = request_by_expression, answer_by_expression
 IS_COMPILED = False
 try:
@@ -120,7 +123,7 @@ try:
 except ImportError:
     pass  # Nobody compiled it.
 else:
-    # A reader left over from before the rules changed could let pass what is refused today.
+    # A reader left over from before the rules or its source changed could let pass what is refused today.
     if getattr(_plain, "RULES", "") == RULES:
         request, answer = _plain.request, _plain.answer
         IS_COMPILED = True

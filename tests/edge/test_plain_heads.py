@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +35,33 @@ def test_reader_that_was_compiled_for_other_rules_is_not_used(left_over: str) ->
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert done.stdout == "False\n"
+
+
+def test_reader_that_was_compiled_of_another_source_is_not_used(compiled_reader: Path, tmp_path: Path) -> None:
+    package = tmp_path / "edge"
+    package.mkdir()
+    for file in (
+        *(ROOT / "edge" / name for name in ("__init__.py", "memo.py", "plain.py", "_plain.c")),
+        compiled_reader,
+    ):
+        shutil.copy(file, package)
+    before = _is_compiled(tmp_path)
+
+    with (package / "_plain.c").open("a") as source:
+        source.write("/* A mistake is mended. */\n")
+    after = _is_compiled(tmp_path)
+    (package / "_plain.c").unlink()
+
+    assert (before, after, _is_compiled(tmp_path)) == ("True\n", "False\n", "False\n")
+
+
+def _is_compiled(folder: Path) -> str:
+    code = "from edge import plain; print(plain.IS_COMPILED)"
+    environ = {**os.environ, "PYTHONPATH": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environ, capture_output=True, text=True, check=True
+    )
+    return done.stdout
 
 
 def test_plain_requests_mean_what_the_long_way_reads() -> None:
@@ -115,6 +144,14 @@ def test_plain_requests_end_at_the_limits(head: bytes, is_plain: bool) -> None:
 )  # fmt: skip
 def test_plain_answers_end_at_the_limits(answer: bytes, is_plain: bool) -> None:
     assert (plain.answer(answer, ALWAYS) is not None) == is_plain
+
+
+def test_what_the_compiled_reader_gives_is_found_in_sets_and_dicts(compiled_reader: Path) -> None:
+    compiled = load(compiled_reader)
+    request, answer = compiled.request(REQUEST + b"\r\n", Request), compiled.answer(RESPONSE + b"\r\n" + BODY, ALWAYS)
+
+    assert hash(request) == hash(tuple(request))
+    assert hash(answer) == hash((answer[0], answer[1]))
 
 
 @pytest.mark.parametrize("wrong", [(b"",), (b"", bytes), ("", Request), (b"", Request, 1), (b"", object), (b"", 1)])
