@@ -147,3 +147,11 @@ def test_every_step_says_what_why_limit_and_remedy(step: Path, tmp_path: Path) -
 
     assert shell(command, environment(tmp_path)) == ""
     assert shell(f". {step}; declare -F ready perform", environment(tmp_path)) == "ready\nperform"
+
+
+def test_machine_without_go_does_without_the_test_authority_and_says_so(tmp_path: Path) -> None:
+    ready = "have() { false; }; STEPS=$REPOSITORY/scripts/setup/steps; . $STEPS/pebble.sh; ready"
+
+    said = shell(ready, environment(tmp_path))
+
+    assert said.endswith("no Go to build it with (1.21 or newer), and none on PATH: tests of certificates are skipped")
