@@ -31,7 +31,7 @@ class Memo(dict[bytes, V], Generic[V]):
     def __missing__(self, key: bytes) -> V:
         result = self._compute(key)
         mark = hash(key)
-        place, trace = mark % _SIGHTED_SIZE, mark >> 24 & 0xFF
+        place, trace = mark % _SIGHTED_SIZE, mark >> 24 & 0xFF or 1  # 0: nothing was sighted here.
         if self._sighted[place] != trace:
             self._sighted[place] = trace
         elif len(key) <= KEY_MAX:

@@ -17,6 +17,19 @@ def test_key_is_remembered_from_its_second_sighting_on() -> None:
     assert [memo[b"abc"], len(memo), memo[b"abc"], len(memo), memo[b"abc"], len(memo)] == [3, 0, 3, 1, 3, 1]
 
 
+class Unmarked(bytes):
+    """Its hash leaves no mark: a new table looks as if it had been there."""
+
+    def __hash__(self) -> int:
+        return 0
+
+
+def test_key_whose_hash_is_empty_is_remembered_from_its_second_sighting_on_too() -> None:
+    memo = Memo(len)
+
+    assert [memo[Unmarked(b"abc")], len(memo), memo[Unmarked(b"abc")], len(memo)] == [3, 0, 3, 1]
+
+
 def test_keys_that_never_come_again_are_not_kept() -> None:
     memo = Memo(len)
 
