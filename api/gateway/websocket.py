@@ -30,7 +30,7 @@ from agent.protocol import NONCE_BYTES, NONCE_HEADER
 from api.gateway.frames import WHOLE_PING, WHOLE_PONG, WHOLE_TEXT, BadHead, plain_frame, unmask, unmasked
 from api.gateway.handshake import Door, acceptance, answer, plain_key
 from api.gateway.meter import owed_s, spent
-from api.gateway.turns import Turns
+from api.gateway.turns import ROUND_BYTES, Turns
 from api.gateway.wire import Wire
 
 REPLACED = 4001  # Close codes of ours (RFC 6455 section 7.4.2: 4000 to 4999 are private).
@@ -41,8 +41,8 @@ FULL = 2  # it has sent more than we have stored,
 FAST = 4  # it sends more than its share,
 TURN = 8  # it waits for its turn,
 LEAVING = 16  # or the gateway ends.
-AT_ONCE_BYTES = 8 * 1024  # More of one agent waits for its turn: these are 0.1 ms of work.
-TURN_BYTES = 32 * 1024  # A turn ends with the frame in which it has taken this much.
+AT_ONCE_BYTES = 8 * 1024  # More of one agent may have to wait for its turn: these are 0.1 ms of work.
+TURN_BYTES = ROUND_BYTES  # A turn ends with the frame in which it has taken this much.
 WRITE_LIMIT_BYTES = 8 * 1024  # An agent that does not read this much of what we sent is not read from either.
 REST_S = 0.05  # Who sent too much rests a little longer than it must, and is then served several at once.
 LINGER_S = 2.0  # For the agent to end its side after we ended ours; closing at once could destroy our last words.
@@ -108,7 +108,8 @@ class AgentSocket(asyncio.Protocol):
         self._owner.opened(self)
 
     def data_received(self, data: bytes) -> None:
-        if not self._held and not self._pauses and len(data) <= AT_ONCE_BYTES:
+        size = len(data)
+        if not self._held and not self._pauses and (size <= AT_ONCE_BYTES or self._turns.grant(size)):
             self._read(data)
             return
         self._hold(data)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from api.gateway.turns import Turns
+from api.gateway.turns import ROUND_BYTES, Turns
 from api.gateway.websocket import FULL, TURN, TURN_BYTES, AgentSocket
 from tests.api.rfc6455.peer import CLOSE, TEXT, close, frame, parse_frames, request, text
 from tests.api.rfc6455.stand_in import Echo
@@ -79,6 +79,30 @@ async def test_who_asks_again_in_its_turn_stands_behind_the_others() -> None:
     assert order == "ababa"
 
 
+async def test_a_round_has_room_for_some_bytes_at_once_and_the_next_for_as_many() -> None:
+    turns = Turns()
+    half = ROUND_BYTES // 2
+
+    first = [turns.grant(size) for size in (half, half + 1, half, 1)]
+    await rounds(1)
+    second = turns.grant(ROUND_BYTES)
+
+    assert (first, second) == ([True, False, True, False], True)
+
+
+async def test_nothing_is_granted_past_those_who_wait_nor_beside_a_turn() -> None:
+    turns, granted = Turns(), list[bool]()
+
+    turns.ask(lambda: granted.append(turns.grant(1)))
+    granted.append(turns.grant(1))
+    await rounds(1)
+    granted.append(turns.grant(1))
+    await rounds(1)
+    granted.append(turns.grant(1))
+
+    assert granted == [False, False, False, True]
+
+
 async def test_turn_that_fails_takes_nobody_elses() -> None:
     turns, taken, failures = Turns(), asyncio.Event(), list[object]()
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context["exception"]))
@@ -104,6 +128,21 @@ async def test_socket_whose_turn_fails_is_ended_and_not_left_unread() -> None:
 
     assert [type(failure) for failure in failures] == [ValueError]
     assert transport.was_aborted
+
+
+async def test_what_a_round_has_room_for_is_taken_without_waiting() -> None:
+    room = Room()
+    (a, one), (b, other) = room.enter(), room.enter()
+    most = "A" * (ROUND_BYTES * 3 // 4)
+
+    a.data_received(text(most))
+    was_read = one.is_read
+    b.data_received(text(most.lower()))
+    at_once = room.owner.heard
+    await rounds(3)
+
+    assert (was_read, at_once, room.owner.heard) == (True, "A", "Aa")
+    assert other.is_read
 
 
 async def test_few_bytes_are_taken_before_the_many_that_came_first() -> None:
