@@ -14,6 +14,8 @@ try:
 except ImportError:  # Where the library has no compiled part for this machine, it has its own in Python.
     from websockets.utils import apply_mask
 
+MAX_REQUEST_BYTES = 16 * 1024  # The library alone would hold 1 MiB for anybody: 128 fields of 8 KiB.
+STRANGER_BYTES = 8 * 1024  # Of a message while nobody was let in: several times the longest HELLO.
 MAX_HEAD_BYTES = 10  # Of a frame, without its mask.
 MASK_BYTES = 4
 WHOLE_TEXT, WHOLE_PING, WHOLE_PONG = 0x81, 0x89, 0x8A  # First bytes: the last part of its message, and its opcode.
@@ -69,16 +71,24 @@ class RequestEnd:
     Frames that follow it at once must wait for our answer: the library would answer them before the request.
     """
 
-    __slots__ = ("_seen",)
+    __slots__ = ("_left", "_seen")
 
     def __init__(self) -> None:
         self._seen = b""
+        self._left = MAX_REQUEST_BYTES
+
+    @property
+    def is_too_far(self) -> bool:
+        """Whether all that a request may have is there. One that is not complete then never will be."""
+        return not self._left
 
     def after(self, data: bytes, start: int) -> int:
         """The end of the piece of `data` that begins at `start`."""
         joined = self._seen + data[start:]
         found = joined.find(b"\r\n\r\n")
         end = start + found + 4 - len(self._seen) if found >= 0 else len(data)
+        end = min(end, start + self._left)
+        self._left -= end - start
         self._seen = joined[-3:]
         return end
 
@@ -86,9 +96,10 @@ class RequestEnd:
 class FrameEnds:
     """Where each frame ends, and how large its message grew, from the heads alone."""
 
-    __slots__ = ("_head", "_left", "_message_bytes")
+    __slots__ = ("_head", "_left", "_limit_bytes", "_message_bytes")
 
-    def __init__(self) -> None:
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes  # Of one message.
         self._head = b""  # What came of a head that is not complete.
         self._left = 0  # Bytes of the frame behind its head that did not come yet.
         self._message_bytes = 0  # In the fragments of a message that is not finished.
@@ -125,8 +136,8 @@ class FrameEnds:
         if first_byte & 0x0F > Opcode.BINARY:
             return  # A control frame, or what the library will refuse.
         message_bytes = self._message_bytes + length
-        if message_bytes > MAX_FRAME_BYTES:
-            raise BadHead(f"a message has at most {MAX_FRAME_BYTES} bytes", CloseCode.MESSAGE_TOO_BIG)
+        if message_bytes > self._limit_bytes:
+            raise BadHead(f"a message has at most {self._limit_bytes} bytes here", CloseCode.MESSAGE_TOO_BIG)
         self._message_bytes = 0 if first_byte & 0x80 else message_bytes
 
 

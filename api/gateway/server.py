@@ -114,6 +114,10 @@ class Gateway:
         socket.slot = session
         self._sessions.add(session)
 
+    def is_stranger(self, socket: AgentSocket) -> bool:
+        """Whether nobody was let in on this socket yet."""
+        return _session(socket).phase is not Phase.OPEN
+
     def closed(self, socket: AgentSocket) -> None:
         session = _session(socket)
         if session.phase is Phase.OPEN:

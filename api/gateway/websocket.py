@@ -8,8 +8,9 @@ an agent at rest costs its socket, its session and no parser. Whatever is not be
 Sans-I/O protocol (`Wire`), which exists only until the stream is plain again.
 
 Stricter than the library where that is too kind: exactly one Host header that names a host, lengths in their shortest
-form, reserved bits refused by the first byte of a frame; and no Origin (browsers have no business here), one path.
-What is no HTTP at all is answered with 400, where the library hangs up. `GET /healthz` is for whoever supervises us.
+form, reserved bits refused by the first byte of a frame; and no Origin (browsers have no business here), one path,
+requests of at most 16 KiB. What is no HTTP at all is answered with 400, where the library hangs up. Who was not let in
+yet may say no more than a HELLO needs. `GET /healthz` is for whoever supervises us.
 """
 
 from __future__ import annotations
@@ -26,8 +27,17 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from agent.protocol import NONCE_BYTES, NONCE_HEADER
-from api.gateway.frames import WHOLE_PING, WHOLE_PONG, WHOLE_TEXT, BadHead, plain_frame, unmask, unmasked
+from agent.protocol import MAX_FRAME_BYTES, NONCE_BYTES, NONCE_HEADER
+from api.gateway.frames import (
+    STRANGER_BYTES,
+    WHOLE_PING,
+    WHOLE_PONG,
+    WHOLE_TEXT,
+    BadHead,
+    plain_frame,
+    unmask,
+    unmasked,
+)
 from api.gateway.handshake import Door, acceptance, answer, plain_key
 from api.gateway.meter import owed_s, spent
 from api.gateway.turns import ROUND_BYTES, Turns
@@ -53,6 +63,8 @@ class Owner(Door, Protocol):
     """Who is told what a socket does. None of these may await."""
 
     def opened(self, socket: AgentSocket) -> None: ...
+
+    def is_stranger(self, socket: AgentSocket) -> bool: ...
 
     def received(self, socket: AgentSocket, text: str, size_bytes: int) -> None: ...
 
@@ -119,7 +131,7 @@ class AgentSocket(asyncio.Protocol):
     def eof_received(self) -> None:
         """An agent that ends its side has said its last; between two frames there is nothing to answer."""
         if self._wire is None and (self._stage is Stage.NEW or self._held):
-            self._give_up_waiting(Wire.of_request() if self._stage is Stage.NEW else Wire.of_frames())
+            self._give_up_waiting(Wire.of_request() if self._stage is Stage.NEW else self._wire_of_frames())
         if self._wire is not None:
             self._wire.protocol.receive_eof()
             self._flush(self._wire)
@@ -241,7 +253,7 @@ class AgentSocket(asyncio.Protocol):
                 return taken or at
             if self._stage is Stage.ENDING:
                 return len(data)
-            self._wire = Wire.of_frames() if self._stage is Stage.OPEN else Wire.of_request()
+            self._wire = self._wire_of_frames() if self._stage is Stage.OPEN else Wire.of_request()
         return self._take_piece(self._wire, data, at)
 
     def _take_frame(self, data: bytes, at: int) -> int:
@@ -250,6 +262,8 @@ class AgentSocket(asyncio.Protocol):
         if frame is None:
             return 0
         first, body, end = frame
+        if end - body > STRANGER_BYTES and self._owner.is_stranger(self):
+            return 0
         if end > len(data):
             self._needs = end - at
             return 0
@@ -276,6 +290,9 @@ class AgentSocket(asyncio.Protocol):
 
     # By the library.
 
+    def _wire_of_frames(self) -> Wire:
+        return Wire.of_frames(STRANGER_BYTES if self._owner.is_stranger(self) else MAX_FRAME_BYTES)
+
     def _give_up_waiting(self, by: Wire) -> None:
         """What is held will not become complete."""
         self._wire, held, self._held, self._needs = by, bytes(self._held), b"", 0
@@ -296,6 +313,7 @@ class AgentSocket(asyncio.Protocol):
                 self._answer(by, event)
             elif self._stage is Stage.OPEN:
                 self._take(by, cast("Frame", event))  # cast: after the request a server protocol yields frames only.
+        by.refuse_endless()
         failure = by.protocol.parser_exc
         if failure is not None and self._stage is Stage.OPEN:
             self._owner.failed(self, str(failure))

@@ -11,7 +11,7 @@ from websockets import protocol as wire
 from websockets.server import ServerProtocol
 
 from agent.protocol import MAX_FRAME_BYTES
-from api.gateway.frames import FrameEnds, RequestEnd
+from api.gateway.frames import MAX_REQUEST_BYTES, FrameEnds, RequestEnd
 
 # Per frame only: the library counts a ping between fragments as part of their message. FrameEnds counts messages.
 _MAX_SIZE = (None, MAX_FRAME_BYTES)
@@ -34,9 +34,17 @@ class Wire:
         return cls(ServerProtocol(max_size=_MAX_SIZE, logger=_LOGGER), RequestEnd())
 
     @classmethod
-    def of_frames(cls) -> Wire:
-        """For an open connection, at the head of a frame that continues no message."""
-        return cls(wire.Protocol(wire.Side.SERVER, max_size=_MAX_SIZE, logger=_LOGGER), FrameEnds())
+    def of_frames(cls, limit_bytes: int = MAX_FRAME_BYTES) -> Wire:
+        """For an open connection, at the head of a frame that continues no message. `limit_bytes`: of a message."""
+        return cls(wire.Protocol(wire.Side.SERVER, max_size=_MAX_SIZE, logger=_LOGGER), FrameEnds(limit_bytes))
+
+    def refuse_endless(self) -> None:
+        """Answer a request that has no end where it must have one."""
+        handshake, ends = self.protocol, self.ends
+        if not isinstance(handshake, ServerProtocol) or not isinstance(ends, RequestEnd):
+            return
+        if ends.is_too_far and handshake.state is wire.State.CONNECTING and not handshake.eof_sent:
+            handshake.send_response(handshake.reject(431, f"A request has at most {MAX_REQUEST_BYTES} bytes.\n"))
 
     @property
     def is_plain_again(self) -> bool:

@@ -8,9 +8,11 @@ from contextlib import AsyncExitStack
 import pytest
 
 from agent.protocol import MAX_FRAME_BYTES, Heartbeat, Refused, Welcome, encode
+from api.gateway.frames import STRANGER_BYTES
 from api.gateway.turns import Turns
 from api.gateway.websocket import AgentSocket
 from tests.api.ledger import IDLE, Ledger
+from tests.api.rfc6455.stand_in import Echo
 from tests.api.wire import DEADLINE_S, connected, dial
 from tests.api.world import Clock, ClockBroken, OpenGateway, Running, eventually, identity
 
@@ -88,6 +90,13 @@ async def test_frame_that_is_no_message_ends_the_connection(
     assert code == close_code
 
 
+async def test_stranger_is_refused_by_the_head_of_a_large_frame(gateway: Running) -> None:
+    async with dial(gateway.address) as agent:
+        await agent.socket.send("x" * (STRANGER_BYTES + 1))
+
+        assert await agent.close_code() == 1009
+
+
 async def test_text_that_is_not_utf8_ends_the_connection(gateway: Running, ledger: Ledger) -> None:
     await ledger.add_vm("vm-1")
 
@@ -163,15 +172,8 @@ async def test_loop_that_fails_ends_the_gateway_as_a_stop_does(open_gateway: Ope
 
 
 async def test_health_is_bad_while_no_loop_runs() -> None:
-    class Failed:
-        def opened(self, socket: AgentSocket) -> None: ...
-        def received(self, socket: AgentSocket, text: str, size_bytes: int) -> None: ...
-        def closed(self, socket: AgentSocket) -> None: ...
-        def failed(self, socket: AgentSocket, reason: str) -> None: ...
+    class Failed(Echo):
         def is_healthy(self) -> bool:
-            return False
-
-        def is_crowded(self) -> bool:
             return False
 
     server = await asyncio.get_running_loop().create_server(lambda: AgentSocket(Failed(), Turns()), "127.0.0.1", 0)

@@ -19,6 +19,9 @@ class Echo:
     def opened(self, socket: AgentSocket) -> None:
         """Nothing to keep."""
 
+    def is_stranger(self, socket: AgentSocket) -> bool:
+        return False
+
     def received(self, socket: AgentSocket, text: str, size_bytes: int) -> None:
         word, _, rest = text.partition(" ")
         if word == "close":

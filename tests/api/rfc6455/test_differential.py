@@ -1,7 +1,8 @@
 """Our socket beside the library's server on damaged streams: no difference but the stricter refusals that are meant.
 
 They are: a Host that is missing, comes twice or names no host; lengths that are not in their shortest form; reserved
-bits by the first byte of a frame. Where the library hangs up on what is no HTTP, we say 400.
+bits by the first byte of a frame; a request of more than 16 KiB. Where the library hangs up on what is no HTTP, we say
+400.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ OPEN = Outcome(101, [], has_ended=False)
 ECHOED = Outcome(101, [("text", b"a")], has_ended=False)
 REFUSED = Outcome(400, [], has_ended=True)
 FAILED = Outcome(101, [("close", 1002)], has_ended=True)
+TOO_LARGE = Outcome(431, [], has_ended=True)
 
 STRICTER = {
     "no-host": (request(without="Host"), REFUSED, OPEN),
@@ -35,6 +37,7 @@ STRICTER = {
     "no-name-of-a-host": (instead("Host", "http://a"), REFUSED, OPEN),
     "length-of-1-in-2-bytes": (request() + head(TEXT, 1, form=2) + masked(b"a"), FAILED, ECHOED),
     "length-of-1-in-8-bytes": (request() + head(TEXT, 1, form=8) + masked(b"a"), FAILED, ECHOED),
+    "request-of-17-kilobytes": (request(*[f"X-{n}: {'a' * 1700}" for n in range(10)]), TOO_LARGE, OPEN),
     "reserved-bit-in-the-first-byte": (request() + frame(TEXT, "a", rsv=4)[:1], FAILED, OPEN),
 }
 

@@ -8,14 +8,32 @@ import tracemalloc
 
 import pytest
 
+from api.gateway.frames import MAX_REQUEST_BYTES
 from api.gateway.meter import BURST_S, MESSAGES_PER_S
 from api.gateway.turns import Turns
 from api.gateway.websocket import LINGER_S, AgentSocket
-from tests.api.rfc6455.peer import CONT, PONG, TEXT, close, connected, fragments, frame, head, ping, request, talk, text
+from tests.api.rfc6455.peer import (
+    CONT,
+    PONG,
+    TEXT,
+    close,
+    connected,
+    dialled,
+    fragments,
+    frame,
+    head,
+    parse,
+    parse_head,
+    ping,
+    request,
+    talk,
+    text,
+)
 from tests.api.rfc6455.stand_in import Echo
 from tests.api.rfc6455.transport import KeptTransport
 
 LIMIT = 256 * 1024
+LONGEST = 8 * 1024
 
 
 @pytest.mark.parametrize(
@@ -116,6 +134,47 @@ def test_connection_that_the_peer_ended_is_closed_at_once(behind: bytes) -> None
     assert transport.was_closed
 
 
+@pytest.mark.parametrize("parts", [(LONGEST,), (1, LONGEST - 1), (LONGEST, 0)], ids=["whole", "cut", "empty-last"])
+async def test_stranger_may_say_as_much_as_a_hello_needs(parts: tuple[int, ...]) -> None:
+    transport = KeptTransport()
+
+    opened(transport, Strange()).data_received(fragments(*["x" * size for size in parts]))
+
+    assert parse(bytes(transport.written)).said == [("text", b"x" * LONGEST)]
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [head(TEXT, LONGEST + 1), head(TEXT, LIMIT), frame(TEXT, "x" * LONGEST, fin=False) + head(CONT, 1)],
+    ids=["one-more", "an-agents-longest", "fragments"],
+)
+async def test_stranger_that_says_more_is_refused_before_it_came(stream: bytes) -> None:
+    transport = KeptTransport()
+
+    opened(transport, Strange()).data_received(stream)
+
+    assert parse(bytes(transport.written)).said == [("close", 1009)]
+
+
+@pytest.mark.parametrize("step", [MAX_REQUEST_BYTES, 1000, 1], ids=["at-once", "thousands", "bytewise"])
+@pytest.mark.parametrize(("size", "status"), [(MAX_REQUEST_BYTES, 101), (MAX_REQUEST_BYTES + 1, 431)])
+def test_request_ends_within_its_limit_however_it_is_cut(port: int, size: int, status: int, step: int) -> None:
+    raw = request_of(size)
+
+    with dialled(port) as peer:
+        peer.send(raw[at : at + step] for at in range(0, size, step))
+        answer = parse_head(peer.read_head())
+
+    assert answer.status == status
+
+
+class Strange(Echo):
+    """Lets nobody in."""
+
+    def is_stranger(self, socket: AgentSocket) -> bool:
+        return True
+
+
 class Cutting(Echo):
     """Cuts the connection with the first text."""
 
@@ -125,6 +184,15 @@ class Cutting(Echo):
     def received(self, socket: AgentSocket, text: str, size_bytes: int) -> None:
         self.heard.append(text)
         socket.abort()
+
+
+def request_of(size_bytes: int) -> bytes:
+    """A good request with as many fields of a thousand bytes as it takes."""
+    fields = [f"X-{n:02}: {'a' * 992}" for n in range((size_bytes - 1000) // 1000)]
+    missing = size_bytes - len(request(*fields, "X: "))
+    raw = request(*fields, "X: " + "a" * missing)
+    assert len(raw) == size_bytes
+    return raw
 
 
 def opened(transport: KeptTransport, owner: Echo | None = None) -> AgentSocket:
