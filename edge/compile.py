@@ -43,7 +43,7 @@ def compile_into(folder: Path, *flags: str) -> int:
         return _cannot(f"{header} is missing", "Python's headers (apt-get install python3-dev)")
     made = _file_in(folder)
     fresh = made.with_suffix(f".{os.getpid()}")
-    compiler = shlex.split(os.environ.get("CC", "cc"))
+    compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
     given = (f"-I{header.parent}", f'-DRULES="{RULES}"', f'-DMADE_OF="{_made_of()}"', *_LIMITS)
     command = [*compiler, *_FLAGS, *flags, *given, *_LINK, str(_SOURCE), "-o", str(fresh)]
     try:

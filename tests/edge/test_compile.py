@@ -57,6 +57,17 @@ def test_without_a_compiler_one_line_says_what_to_install(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("given", ["", " "])
+def test_compiler_that_is_named_by_nothing_is_cc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], given: str
+) -> None:
+    monkeypatch.setenv("CC", given)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert reader.compile_into(tmp_path) == 1
+    assert capfd.readouterr().err.startswith("edge.compile: cc: No such file or directory.")
+
+
 def test_failed_compilation_leaves_the_last_reader_as_it_was(
     tmp_path: Path, compiled_reader: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

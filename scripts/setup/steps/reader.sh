@@ -16,7 +16,8 @@ ready() {
 }
 
 can_compile() {
-    have "${CC:-cc}" && [ -e "$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ]
+    local compiler=${CC:-cc} # With CC="ccache gcc" it is ccache that must be there.
+    have "${compiler%% *}" && [ -e "$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ]
 }
 
 perform() {
