@@ -11,6 +11,7 @@ import dns.asyncresolver
 import dns.exception
 import dns.message
 import dns.rdatatype
+import dns.resolver
 from dns.rdtypes.txtbase import TXTBase
 
 from providers.errors import ProviderUnavailable
@@ -67,14 +68,26 @@ class Nameservers:
         ]
 
     async def _own(self) -> list[Server]:
-        """IPv4 addresses, of which every public zone has some; a machine without IPv6 could not ask the others."""
+        """IPv4 addresses, of which every public zone has some; a machine without IPv6 could not ask the others.
+
+        A name server without any is left out, as it is by whoever resolves by IPv4.
+        """
         try:
             resolver = self._resolver or dns.asyncresolver.Resolver()
             names = [str(one.target) for one in await resolver.resolve(self._zone, "NS", lifetime=QUERY_LIMIT_S)]
-            found = [await resolver.resolve(name, "A", lifetime=QUERY_LIMIT_S) for name in names]
+            addresses = [one for name in names for one in await _addresses(resolver, name)]
         except dns.exception.DNSException as error:
             raise ProviderUnavailable(f"the name servers of {self._zone} were not found: {error}") from error
-        return [(str(one.address), PORT) for answer in found for one in answer]
+        if not addresses:
+            raise ProviderUnavailable(f"no name server of {self._zone} has an IPv4 address: {', '.join(sorted(names))}")
+        return [(address, PORT) for address in addresses]
+
+
+async def _addresses(resolver: dns.asyncresolver.Resolver, name: str) -> list[str]:
+    try:
+        return [str(one.address) for one in await resolver.resolve(name, "A", lifetime=QUERY_LIMIT_S)]
+    except (dns.resolver.NoAnswer, dns.resolver.NXDOMAIN):
+        return []
 
 
 async def _txt(server: Server, name: str) -> set[str] | str:

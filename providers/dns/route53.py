@@ -13,7 +13,13 @@ from typing import Any
 
 import botocore.session
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
 
 from providers.dns.base import TTL_S, quoted, relative_name
 from providers.errors import CredentialsRejected, DnsRejected, ProviderError, ProviderUnavailable
@@ -51,7 +57,7 @@ class Route53Zone:
     async def _in_thread(self, *call: Any) -> None:  # Any: a function and its arguments.
         try:
             await asyncio.to_thread(*call)
-        except NoCredentialsError as error:
+        except (NoCredentialsError, PartialCredentialsError, ProfileNotFound) as error:
             raise CredentialsRejected(f"route53: {error}. See docs/certificates.md for where they may be.") from error
         except ClientError as error:
             raise _translated(error) from error
@@ -67,13 +73,16 @@ class Route53Zone:
         client = self._connected()
         zone_id = self._zone_id(client)
         old = self._record_set(client, zone_id, name)
+        if old and "AliasTarget" in old:
+            raise DnsRejected(f"route53 has an alias at TXT {name}, which can hold no value of ours: remove it")
         before = [record["Value"] for record in old["ResourceRecords"]] if old else []
         after = [one for one in before if one != value] + ([value] if is_wanted else [])
         if (value in before) == is_wanted:
             return
         changes = [{"Action": "DELETE", "ResourceRecordSet": old}] if old else []
         if after:
-            new = {"Name": name, "Type": "TXT", "TTL": TTL_S, "ResourceRecords": [{"Value": one} for one in after]}
+            ttl_s = old["TTL"] if old else TTL_S  # A set that is there is somebody else's too.
+            new = {"Name": name, "Type": "TXT", "TTL": ttl_s, "ResourceRecords": [{"Value": one} for one in after]}
             changes.append({"Action": "CREATE", "ResourceRecordSet": new})
         client.change_resource_record_sets(HostedZoneId=zone_id, ChangeBatch={"Changes": changes})
 

@@ -205,12 +205,47 @@ async def test_set_that_somebody_changed_meanwhile_is_not_overwritten() -> None:
         await zone.aclose()
 
 
-async def test_machine_without_aws_credentials_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+async def test_set_of_others_keeps_its_time_to_live() -> None:
+    with FakeRoute53(ZONE) as fake:
+        fake.sets[f"{NAME}."] = (3600, ['"theirs"'])
+        zone = zone_of(fake)
+        await zone.put_txt(NAME, "first")
+        with_ours = dict(fake.sets)
+        await zone.remove_txt(NAME, "first")
+
+        assert with_ours == {f"{NAME}.": (3600, ['"theirs"', '"first"'])}
+        assert fake.sets == {f"{NAME}.": (3600, ['"theirs"'])}
+        await zone.aclose()
+
+
+async def test_alias_where_our_value_belongs_is_for_a_person() -> None:
+    with FakeRoute53(ZONE) as fake:
+        fake.aliases.add(f"{NAME}.")
+        zone = zone_of(fake)
+
+        with pytest.raises(DnsRejected, match=f"an alias at TXT {NAME}"):
+            await zone.put_txt(NAME, "first")
+
+        await zone.aclose()
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "Unable to locate credentials"),
+        ({"AWS_SECRET_ACCESS_KEY": ""}, "Partial credentials found in env"),
+        ({"AWS_PROFILE": "nobodys"}, r"profile \(nobodys\) could not be found"),
+    ],
+    ids=["none", "half", "unknown-profile"],
+)
+async def test_machine_without_aws_credentials_says_so(
+    monkeypatch: pytest.MonkeyPatch, names: dict[str, str], told: str
+) -> None:
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
     zone = Route53Zone(ZONE, "http://127.0.0.1:1")
 
-    with pytest.raises(CredentialsRejected, match="Unable to locate credentials"):
+    with pytest.raises(CredentialsRejected, match=told):
         await zone.put_txt(NAME, "first")
 
     await zone.aclose()

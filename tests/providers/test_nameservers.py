@@ -109,6 +109,24 @@ async def test_servers_of_the_zone_itself_are_found_and_asked(monkeypatch: pytes
     assert sorted(resolving.asked) == ["A a.ns.example", "A b.ns.example", "NS example.com"]
 
 
+@pytest.mark.parametrize("others", [["127.0.0.2"], []], ids=["another-has-one", "none-has-any"])
+async def test_server_without_an_address_is_left_out(monkeypatch: pytest.MonkeyPatch, others: list[str]) -> None:
+    known = {("example.com", "NS"): ["a.ns.example.", "b.ns.example."], ("b.ns.example", "A"): others}
+    async with serving(known) as (_, at), serving(txt("first"), "127.0.0.2") as (one, (_, port)):
+        monkeypatch.setattr(nameservers, "PORT", port)
+        resolver = dns.asyncresolver.Resolver(configure=False)
+        resolver.nameservers, resolver.port = [at[0]], at[1]
+        waiting = Nameservers("example.com", resolver=resolver).wait_for([FIRST], 5)
+
+        if others:
+            await waiting
+        else:
+            with pytest.raises(ProviderUnavailable, match=r"has an IPv4 address: a\.ns\.example\., b\.ns\.example"):
+                await waiting
+
+    assert one.asked == [f"TXT {NAME}"] * len(others)
+
+
 async def test_zone_without_name_servers_is_named() -> None:
     async with serving({}) as (_, at):
         resolver = dns.asyncresolver.Resolver(configure=False)

@@ -29,6 +29,7 @@ class FakeRoute53(FakeDns):
     def __init__(self, zone: str, seen: Seen = lambda name, values: None) -> None:
         super().__init__(zone, seen)
         self.sets: dict[str, tuple[int, list[str]]] = {}
+        self.aliases: set[str] = set()  # TXT names, with a dot at their end, that stand for another's values.
         self.before_change: Callable[[], None] = lambda: None
 
     def is_let_in(self, request: Request) -> bool:
@@ -66,8 +67,9 @@ class FakeRoute53(FakeDns):
     def _list(self, request: Request) -> Answer:
         """From the asked name on, in their order, as many as were asked for."""
         start = request.query["name"].rstrip(".") + "."
-        found = sorted(name for name in self.sets if name >= start)[: int(request.query["maxitems"])]
-        sets = "".join(_set(name, *self.sets[name]) for name in found)
+        there = self.sets.keys() | self.aliases
+        found = sorted(name for name in there if name >= start)[: int(request.query["maxitems"])]
+        sets = "".join(_set(name, *self.sets[name]) if name in self.sets else _alias(name) for name in found)
         return _told("ListResourceRecordSetsResponse", f"<ResourceRecordSets>{sets}</ResourceRecordSets>")
 
     def _change(self, request: Request) -> Answer:
@@ -105,6 +107,14 @@ def _set(name: str, ttl: int, values: list[str]) -> str:
     return (
         f"<ResourceRecordSet><Name>{name}</Name><Type>TXT</Type><TTL>{ttl}</TTL>"
         f"<ResourceRecords>{records}</ResourceRecords></ResourceRecordSet>"
+    )
+
+
+def _alias(name: str) -> str:
+    target = "<HostedZoneId>Z0TESTS</HostedZoneId><DNSName>other.example.com.</DNSName>"
+    return (
+        f"<ResourceRecordSet><Name>{name}</Name><Type>TXT</Type>"
+        f"<AliasTarget>{target}<EvaluateTargetHealth>false</EvaluateTargetHealth></AliasTarget></ResourceRecordSet>"
     )
 
 
