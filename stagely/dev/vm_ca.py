@@ -35,5 +35,9 @@ def _living(folder: StateFolder, now: datetime) -> str:
 
     if not folder.vm_ca_trusted.exists():
         return ""
-    known = x509.load_pem_x509_certificates(folder.vm_ca_trusted.read_bytes())
+    try:
+        known = x509.load_pem_x509_certificates(folder.vm_ca_trusted.read_bytes())
+    except ValueError as error:
+        remedy = "remove it, and previews come back with their next certificates"
+        raise StartFailed(f"{folder.vm_ca_trusted} must hold certificates, PEM ({error}); {remedy}") from error
     return "".join(one.public_bytes(Encoding.PEM).decode() for one in known if one.not_valid_after_utc > now)

@@ -62,6 +62,13 @@ def test_a_start_that_died_between_the_two_files_is_made_good_by_the_next(folder
     assert folder.vm_ca.read_text().partition("-----BEGIN CERT")[2][:500] in folder.vm_ca_trusted.read_text()
 
 
+def test_damaged_trust_ends_the_start_that_would_add_to_it_and_is_named(folder: StateFolder) -> None:
+    folder.vm_ca_trusted.write_text("damaged")
+
+    with pytest.raises(StartFailed, match=r"vm-ca\.crt must hold certificates, PEM .*; remove it"):
+        ensure_vm_ca(folder, NOW + timedelta(days=340))
+
+
 def test_a_damaged_one_ends_the_start_and_is_named(folder: StateFolder) -> None:
     folder.vm_ca.write_text("damaged")
 
