@@ -27,6 +27,7 @@ from workflows.messages import CommandOrder
 RENEW_AFTER = timedelta(hours=8)  # A third of a certificate's life: two more may fail before one is missed.
 LOOK_AGAIN = timedelta(seconds=60)  # Whether the agent has taken it. It answers at once, or when it is back.
 POLL_S = 0.5  # One indexed query. A deployment takes seconds longer, so no visitor waits for a certificate.
+MOST_DOUBLINGS = 6  # An agent that refuses every certificate is asked once an hour, not each minute for ever.
 AT_ONCE = 50
 WAIT_FOR_OPERATOR_S = 30.0
 
@@ -87,7 +88,8 @@ class CertificateIssuer:
         await ledger.put_command(
             db, NewCommand(order.command_id, machine.vm_id, machine.environment_id, "", KIND, asdict(order))
         )
-        await certificates.look_again(db, machine.vm_id, machine.now + self.look_again)
+        wait = self.look_again * 2 ** min(machine.failures, MOST_DOUBLINGS)
+        await certificates.look_again(db, machine.vm_id, machine.now + wait)
         self._note(machine, made.ends_at.isoformat())
         return True
 

@@ -138,6 +138,21 @@ async def test_an_agent_that_could_not_take_it_is_given_another_within_a_minute(
     assert await issuer.look_after_due() == [vm_id]
 
 
+async def test_an_agent_that_takes_none_is_asked_less_and_less_often(yard: Yard, issuer: CertificateIssuer) -> None:
+    vm_id = await vm_of(yard, await yard.environment())
+    waited = []
+
+    for _ in range(4):
+        minutes = 0
+        while not await issuer.look_after_due():
+            minutes += 1
+            await let_pass(yard, vm_id, timedelta(seconds=60.5))
+        await answer(yard, vm_id, "failed")
+        waited.append(minutes)
+
+    assert waited == [0, 1, 2, 4]
+
+
 async def test_two_issuers_give_each_vm_one(yard: Yard, issuer: CertificateIssuer) -> None:
     environment = await yard.environment()
     vm_ids = [await vm_of(yard, environment) for _ in range(20)]

@@ -21,6 +21,7 @@ class Machine:
     """A VM whose certificate is to be looked after. `public_key`: of its agent, 32 bytes in hex.
 
     issued_at, outcome: of its newest certificate; None before the first one, and "" while its agent has not answered.
+    failures: how many of those of the last 8 hours its agent could not take.
     """
 
     vm_id: str
@@ -29,13 +30,15 @@ class Machine:
     now: datetime
     issued_at: datetime | None
     outcome: str
+    failures: int
 
 
 async def due(db: AsyncConnection, at_most: int) -> list[Machine]:
     """Those that wait longest, each for this transaction alone; a VM without an agent waits for nothing."""
     rows = await db.execute(_DUE, {"at_most": at_most})
     return [
-        Machine(row.id, row.environment_id, row.public_key, row.now, row.issued_at, row.outcome or "") for row in rows
+        Machine(row.id, row.environment_id, row.public_key, row.now, row.issued_at, row.outcome or "", row.failures)
+        for row in rows
     ]
 
 
@@ -51,7 +54,11 @@ async def outcome(engine: AsyncEngine, vm_id: str) -> str:
 
 
 _DUE = text(f"""
-SELECT v.id, v.environment_id, v.public_key, now() AS now, newest.created_at AS issued_at, newest.outcome
+SELECT v.id, v.environment_id, v.public_key, now() AS now, newest.created_at AS issued_at, newest.outcome,
+       (SELECT count(*) FROM agent_commands c
+        JOIN agent_events e ON e.vm_id = c.vm_id AND e.command_id = c.id AND e.kind = 'result'
+        WHERE c.vm_id = v.id AND c.kind = '{KIND}' AND c.created_at > now() - interval '8 hours'
+          AND e.body ->> 'outcome' = 'failed') AS failures
 FROM vms v
 LEFT JOIN LATERAL (
     SELECT c.created_at, (SELECT e.body ->> 'outcome' FROM agent_events e
