@@ -1,7 +1,8 @@
 """Heartbeats on their way into Postgres: all agents' together, and only what is news.
 
-That an agent lives is written within a sixth of a heartbeat; what its preview runs at the next turn after it changed,
-and again every few minutes, for the workflow writes the same column. Routes are kept alive as often.
+That an agent lives is written within a sixth of a heartbeat; what its preview runs at the next turn after it changed.
+A workflow writes the same column with its agent's result, so it is written again a minute behind a result; and every
+quarter of an hour, which keeps routes alive.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from stagely.db.queries import beats
 from stagely.db.queries.beats import Shown
 
 GATHERING_S = 5.0  # How late a sign of life may be: little beside the shortest silence that ends a VM (90 s).
-SHOW_AGAIN_S = 300.0  # A route lives an hour without this, and a statement costs the same for one row and for many.
-
+SHOW_AGAIN_S = 900.0  # A route lives an hour without this.
+SETTLED_S = 60.0  # After so long a workflow has written what its agent's result said.
 
 _NUMBERS = re.compile(r',"disk_free_bytes":[0-9]{1,18},"memory_free_bytes":[0-9]{1,18}\}')
 _BEGIN = '{"type":"HEARTBEAT"'
@@ -52,7 +53,7 @@ class Beats:
 
         What stands before them was decoded when it was new, so that the whole is known to be good.
         """
-        if not text.startswith(_BEGIN) or session.heard_at - session.shown_at >= SHOW_AGAIN_S:
+        if not text.startswith(_BEGIN) or session.heard_at >= session.show_again_at:
             return False
         if _mark(text) != session.shown:
             return False
@@ -66,6 +67,10 @@ class Beats:
         if mark != session.shown:
             self._has_changes = True
             session.shown = 0  # Until this is written nothing is known: what was shown before would be news again.
+
+    def expect_another_writer(self, session: Session) -> None:
+        """Its workflow is about to write what the preview runs, perhaps later than what is heard next."""
+        session.show_again_at = min(session.show_again_at, self._clock() + SETTLED_S)
 
     async def write(self) -> None:
         """Write what is due. Raises one of DATABASE_ERRORS; what was not written is written with the next call."""
@@ -85,7 +90,9 @@ class Beats:
         self._written_at = now
         for session, one in news.items():
             if self._beating.get(session) is None:
-                session.shown, session.shown_at = one.mark, now
+                session.shown = one.mark
+                is_settling = now < session.show_again_at <= now + SETTLED_S
+                session.show_again_at = session.show_again_at if is_settling else now + SHOW_AGAIN_S
         self.refreshes.put(labels)
 
     async def _refresh(self, labels: list[str]) -> None:

@@ -158,6 +158,8 @@ class Gateway:
     def _take(self, session: Session, message: Log | Status | Result, size_bytes: int) -> None:
         if session.take(message, size_bytes):
             self._inbox.put(Received(session, message, size_bytes))
+            if isinstance(message, Result):
+                self._beats.expect_another_writer(session)
 
     def _admitted(self, vm_ids: list[str], with_commands: set[str]) -> None:
         self._forwarder.nudge(vm_ids)

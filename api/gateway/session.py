@@ -52,8 +52,8 @@ class Session:
         "phase",
         "phase_since",
         "pushed",
+        "show_again_at",
         "shown",
-        "shown_at",
         "socket",
         "version",
         "vm",
@@ -68,8 +68,8 @@ class Session:
         self.version = VERSION  # What was agreed with its HELLO.
         self.commands: dict[str, CommandFacts] = {}
         self.pushed: set[str] = set()
-        self.shown = 0  # What the heartbeat that was written last said (api/gateway/beats.py), and when that was.
-        self.shown_at = 0.0
+        self.shown = 0  # What the heartbeat that was written last said (api/gateway/beats.py), and from when on it is
+        self.show_again_at = 0.0  # written again.
         self.has_hole = False  # Postgres refused a part: nothing behind it is stored, or the hole would be final.
         self.acked_seq = 0
         self._received_seq = 0

@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from agent.protocol import AgentState, Heartbeat, Service, encode
 from api.clients import DATABASE_ERRORS
-from api.gateway.beats import GATHERING_S, SHOW_AGAIN_S, Beats
+from api.gateway.beats import GATHERING_S, SETTLED_S, SHOW_AGAIN_S, Beats
 from api.gateway.session import Session
 from api.gateway.turns import Turns
 from api.gateway.websocket import AgentSocket
@@ -150,6 +150,33 @@ async def test_what_somebody_else_wrote_meanwhile_is_put_right_after_a_while(
     await beats.write()
 
     assert await shown(ledger) == ["running"]
+
+
+@pytest.mark.parametrize("between", [UP, DOWN], ids=["nothing-new", "news"])
+async def test_what_a_workflow_wrote_behind_a_result_is_put_right_in_a_minute(
+    ledger: Ledger, redis: Redis, session: Session, between: Heartbeat
+) -> None:
+    clock = Time()
+    beats = Beats(ledger.engine, redis, clock, 30)
+    hear(beats, session, UP)
+    await beats.write()
+    beats.expect_another_writer(session)
+    clock.now += SETTLED_S / 2
+    session.heard_at = clock.now
+    hear(beats, session, between)
+    await beats.write()
+    await change(ledger, "UPDATE environments SET services = '[]'")
+
+    clock.now += SETTLED_S / 2
+    session.heard_at = clock.now
+    decoded = [hear(beats, session, between)]
+    await beats.write()
+    clock.now += SETTLED_S
+    session.heard_at = clock.now
+    decoded.append(hear(beats, session, between))
+
+    assert await shown(ledger) == [between.services[0].status]
+    assert decoded == [True, False]
 
 
 async def test_route_of_a_preview_that_never_changes_is_kept_alive(

@@ -7,6 +7,7 @@ from sqlalchemy import text
 from temporalio.client import Client
 
 from agent.protocol import Ack, AgentState, Heartbeat, Outcome, Prepare, Result, Service
+from api.gateway.beats import SETTLED_S
 from edge.routes import Route, RouteStatus
 from stagely import routing
 from stagely.db.queries import sweeps
@@ -37,6 +38,32 @@ async def test_heartbeat_of_a_preview_keeps_its_route_and_shows_its_services(
     environment = await ledger.environment()
     assert environment.services == [{"name": "web", "status": "running", "health": "healthy", "exit_code": None}]
     assert environment.last_heartbeat is not None
+
+
+async def test_heartbeat_behind_a_result_is_written_although_it_says_nothing_new(
+    open_gateway: OpenGateway, ledger: Ledger, temporal_client: Client
+) -> None:
+    clock, owner = Clock(), await start_owner(temporal_client)
+    await ledger.add_vm("vm-1", owner.id, role="preview")
+    async with ledger.engine.begin() as db:
+        await db.execute(text("UPDATE environments SET vm_id = 'vm-1' WHERE id = 'env-1'"))
+    runs = Heartbeat(AgentState.HEALTHY, (Service("web", "running", "healthy"),))
+
+    async with open_gateway(clock=clock) as running, connected(running.address, identity("vm-1")) as (agent, _):
+
+        async def is_shown() -> bool:
+            return len((await ledger.environment()).services) == 1
+
+        await agent.say(runs)
+        await eventually(is_shown)
+        await agent.say(Result(1, "cmd-nobodys", Outcome.SUCCEEDED))
+        await agent.hear(Ack)
+        async with ledger.engine.begin() as db:
+            await db.execute(text("UPDATE environments SET services = '[]'"))
+        clock.advance(SETTLED_S)
+        await agent.say(runs)
+
+        await eventually(is_shown)
 
 
 async def test_heartbeat_does_not_bring_back_a_withdrawn_route(
