@@ -51,7 +51,7 @@ SCENARIOS: dict[str, Scenario] = {
     "latency": _in_turn("latency", scenarios.latency),
     "idle": idle.play,
     "processes": quota.play,
-    "metrics": partial(scenarios.in_turn, "metrics", scenarios.requests(), among=peers.COUNTING),
+    "metrics": partial(scenarios.anew, "metrics", scenarios.requests(), among=peers.COUNTING),
 }
 
 
