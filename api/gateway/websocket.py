@@ -162,7 +162,7 @@ class AgentSocket(asyncio.Protocol):
             self.abort()
             return
         self._stage = Stage.ENDING
-        by = self._wire = self._wire or Wire.of_frames()
+        by = self._wire = self._wire or self._wire_of_frames()
         self._needs = 0  # Of a frame that did not come whole the library keeps what came.
         by.protocol.send_close(code, reason.encode()[:REASON_LIMIT_BYTES].decode(errors="ignore"))
         self._flush(by)
@@ -355,7 +355,7 @@ class AgentSocket(asyncio.Protocol):
 
     def _fail(self, code: CloseCode, reason: str) -> None:
         """Close for what must not come; nothing more is taken from the agent."""
-        by = self._wire = self._wire or Wire.of_frames()
+        by = self._wire = self._wire or self._wire_of_frames()
         if self._stage is Stage.OPEN:
             self._owner.failed(self, reason)
         by.protocol.fail(code, reason)

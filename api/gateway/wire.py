@@ -34,7 +34,7 @@ class Wire:
         return cls(ServerProtocol(max_size=_MAX_SIZE, logger=_LOGGER), RequestEnd())
 
     @classmethod
-    def of_frames(cls, limit_bytes: int = MAX_FRAME_BYTES) -> Wire:
+    def of_frames(cls, limit_bytes: int) -> Wire:
         """For an open connection, at the head of a frame that continues no message. `limit_bytes`: of a message."""
         return cls(wire.Protocol(wire.Side.SERVER, max_size=_MAX_SIZE, logger=_LOGGER), FrameEnds(limit_bytes))
 

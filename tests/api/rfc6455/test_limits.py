@@ -156,6 +156,20 @@ async def test_stranger_that_says_more_is_refused_before_it_came(stream: bytes) 
     assert parse(bytes(transport.written)).said == [("close", 1009)]
 
 
+async def test_of_what_comes_while_we_close_little_is_kept() -> None:
+    socket = opened(KeptTransport(), Strange())
+    socket.close(1008, "bad_hello")
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+
+    socket.data_received(head(TEXT, LIMIT))
+    feed(socket, bytes(LONGEST), LIMIT // LONGEST - 1)
+
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert grown < 50_000
+
+
 @pytest.mark.parametrize("step", [MAX_REQUEST_BYTES, 1000, 1], ids=["at-once", "thousands", "bytewise"])
 @pytest.mark.parametrize(("size", "status"), [(MAX_REQUEST_BYTES, 101), (MAX_REQUEST_BYTES + 1, 431)])
 def test_request_ends_within_its_limit_however_it_is_cut(port: int, size: int, status: int, step: int) -> None:
