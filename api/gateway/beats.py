@@ -70,7 +70,8 @@ class Beats:
 
     def expect_another_writer(self, session: Session) -> None:
         """Its workflow is about to write what the preview runs, perhaps later than what is heard next."""
-        session.show_again_at = min(session.show_again_at, self._clock() + SETTLED_S)
+        session.settled_at = self._clock() + SETTLED_S
+        session.show_again_at = min(session.show_again_at, session.settled_at)
 
     async def write(self) -> None:
         """Write what is due. Raises one of DATABASE_ERRORS; what was not written is written with the next call."""
@@ -91,8 +92,7 @@ class Beats:
         for session, one in news.items():
             if self._beating.get(session) is None:
                 session.shown = one.mark
-                is_settling = now < session.show_again_at <= now + SETTLED_S
-                session.show_again_at = session.show_again_at if is_settling else now + SHOW_AGAIN_S
+                session.show_again_at = session.settled_at if session.settled_at > now else now + SHOW_AGAIN_S
         self.refreshes.put(labels)
 
     async def _refresh(self, labels: list[str]) -> None:

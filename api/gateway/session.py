@@ -52,6 +52,7 @@ class Session:
         "phase",
         "phase_since",
         "pushed",
+        "settled_at",
         "show_again_at",
         "shown",
         "socket",
@@ -70,6 +71,7 @@ class Session:
         self.pushed: set[str] = set()
         self.shown = 0  # What the heartbeat that was written last said (api/gateway/beats.py), and from when on it is
         self.show_again_at = 0.0  # written again.
+        self.settled_at = 0.0  # When its workflow will have written what the newest result said.
         self.has_hole = False  # Postgres refused a part: nothing behind it is stored, or the hole would be final.
         self.acked_seq = 0
         self._received_seq = 0

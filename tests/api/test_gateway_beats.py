@@ -254,3 +254,45 @@ async def test_frame_that_looks_like_the_last_one_and_is_damaged_is_decoded(
     head, _, _ = encode(UP).rpartition('"memory_free_bytes"')
 
     assert not beats.is_known(session, head + tail)
+
+
+@pytest.mark.parametrize("quiet_s", [None, SHOW_AGAIN_S, SHOW_AGAIN_S - 1], ids=["first", "due", "nearly-due"])
+async def test_result_just_before_a_heartbeat_that_is_written_is_still_settled_later(
+    ledger: Ledger, redis: Redis, session: Session, quiet_s: float | None
+) -> None:
+    """A spool after a reconnect: the result, then the first heartbeat; and at the end of a quiet quarter of an hour."""
+    clock = Time()
+    beats = Beats(ledger.engine, redis, clock, 30)
+    if quiet_s is not None:
+        hear(beats, session, UP)
+        await beats.write()
+        clock.now += quiet_s
+    beats.expect_another_writer(session)
+    await beat_after(1, beats, session, clock)
+    await change(ledger, "UPDATE environments SET services = '[]'")  # The workflow, a moment later.
+
+    await beat_after(SETTLED_S, beats, session, clock)
+
+    assert await shown(ledger) == ["running"]
+
+
+async def test_every_result_is_settled_a_minute_behind_it(ledger: Ledger, redis: Redis, session: Session) -> None:
+    clock = Time()
+    beats = Beats(ledger.engine, redis, clock, 30)
+    await beat_after(0, beats, session, clock)
+    beats.expect_another_writer(session)
+    clock.now += SETTLED_S - 1
+    beats.expect_another_writer(session)
+    await beat_after(1, beats, session, clock)
+    await change(ledger, "UPDATE environments SET services = '[]'")
+
+    await beat_after(SETTLED_S, beats, session, clock)
+
+    assert await shown(ledger) == ["running"]
+
+
+async def beat_after(wait_s: float, beats: Beats, session: Session, clock: Time) -> None:
+    clock.now += wait_s
+    session.heard_at = clock.now
+    hear(beats, session, UP)
+    await beats.write()
