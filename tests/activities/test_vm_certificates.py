@@ -48,12 +48,12 @@ async def commands(yard: Yard, vm_id: str) -> Sequence[Any]:  # Any: rows.
         return (await db.execute(query)).all()
 
 
-async def answer(yard: Yard, vm_id: str, outcome: str = "succeeded") -> None:
+async def answer(yard: Yard, vm_id: str, outcome: str = "succeeded", boot_id: str = "boot") -> None:
     """The agent's answer to its newest command."""
     command = (await commands(yard, vm_id))[-1]
     await yard.insert(
         agent_events,
-        vm_id=vm_id, boot_id="boot", seq=len(await commands(yard, vm_id)), team_id=LOCAL_TEAM, kind="result",
+        vm_id=vm_id, boot_id=boot_id, seq=len(await commands(yard, vm_id)), team_id=LOCAL_TEAM, kind="result",
         command_id=command.id, body={"outcome": outcome}, received_at=utc_now(),
     )  # fmt: skip
 
@@ -292,3 +292,17 @@ async def test_a_vm_that_is_being_destroyed_gets_no_route_whatever_it_has(
 
     with pytest.raises(Conflict):
         await routes(yard, by_tls=True).apply(RouteOrder(environment, "ready", vm_id))
+
+
+async def test_a_failure_that_an_agent_says_twice_counts_once(yard: Yard, issuer: CertificateIssuer) -> None:
+    vm_id = await vm_of(yard, await yard.environment())
+    await issuer.look_after_due()
+    await answer(yard, vm_id, "failed", boot_id="boot")
+    await answer(yard, vm_id, "failed", boot_id="boot-2")
+    await let_pass(yard, vm_id, timedelta(seconds=61))
+    await issuer.look_after_due()
+    await answer(yard, vm_id, "failed")
+
+    await let_pass(yard, vm_id, timedelta(seconds=121))
+
+    assert await issuer.look_after_due() == [vm_id]

@@ -55,7 +55,7 @@ async def outcome(engine: AsyncEngine, vm_id: str) -> str:
 
 _DUE = text(f"""
 SELECT v.id, v.environment_id, v.public_key, now() AS now, newest.created_at AS issued_at, newest.outcome,
-       (SELECT count(*) FROM agent_commands c
+       (SELECT count(DISTINCT c.id) FROM agent_commands c
         JOIN agent_events e ON e.vm_id = c.vm_id AND e.command_id = c.id AND e.kind = 'result'
         WHERE c.vm_id = v.id AND c.kind = '{KIND}' AND c.created_at > now() - interval '8 hours'
           AND e.body ->> 'outcome' = 'failed') AS failures
