@@ -73,12 +73,12 @@ class Route53Zone:
         client = self._connected()
         zone_id = self._zone_id(client)
         old = self._record_set(client, zone_id, name)
-        if old and "AliasTarget" in old:
-            raise DnsRejected(f"route53 has an alias at TXT {name}, which can hold no value of ours: remove it")
-        before = [record["Value"] for record in old["ResourceRecords"]] if old else []
+        before = [record["Value"] for record in old.get("ResourceRecords", [])] if old else []
         after = [one for one in before if one != value] + ([value] if is_wanted else [])
         if (value in before) == is_wanted:
             return
+        if old and "AliasTarget" in old:
+            raise DnsRejected(f"route53 has an alias at TXT {name}, which can hold no value of ours: remove it")
         changes = [{"Action": "DELETE", "ResourceRecordSet": old}] if old else []
         if after:
             ttl_s = old["TTL"] if old else TTL_S  # A set that is there is somebody else's too.

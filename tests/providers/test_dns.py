@@ -229,6 +229,16 @@ async def test_alias_where_our_value_belongs_is_for_a_person() -> None:
         await zone.aclose()
 
 
+async def test_alias_is_nothing_of_ours_that_would_have_to_be_removed() -> None:
+    with FakeRoute53(ZONE) as fake:
+        fake.aliases.add(f"{NAME}.")
+        zone = zone_of(fake)
+
+        await zone.remove_txt(NAME, "first")
+
+        await zone.aclose()
+
+
 @pytest.mark.parametrize(
     ("names", "told"),
     [
