@@ -231,7 +231,9 @@ class AgentSocket(asyncio.Protocol):
                 return
             if self._pauses:
                 break
-        if at < size:
+        if size - at > 2 * STRANGER_BYTES and self._stage is not Stage.NEW and self._owner.is_stranger(self):
+            self._fail(CloseCode.MESSAGE_TOO_BIG, "too much before WELCOME")
+        elif at < size:
             self._hold(memoryview(data)[at:])
             if not self._pauses and not self._needs:
                 self._await_turn()

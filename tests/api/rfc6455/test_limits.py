@@ -156,6 +156,24 @@ async def test_stranger_that_says_more_is_refused_before_it_came(stream: bytes) 
     assert parse(bytes(transport.written)).said == [("close", 1009)]
 
 
+@pytest.mark.parametrize("many", [ping(), ping("x" * 125), text("x")], ids=["pings", "long-pings", "texts"])
+async def test_stranger_that_says_much_that_is_short_is_refused_and_not_held(many: bytes) -> None:
+    transport = KeptTransport()
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+
+    socket = opened(transport, Strange())
+    socket.data_received(many * (LIMIT // 2 // len(many)))
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert parse(bytes(transport.written)).said[-1] == ("close", 1009)
+    assert transport.has_ended
+    assert grown < 100_000
+
+
 async def test_of_what_comes_while_we_close_little_is_kept() -> None:
     socket = opened(KeptTransport(), Strange())
     socket.close(1008, "bad_hello")
