@@ -63,6 +63,8 @@ class Beats:
     def put(self, session: Session, heartbeat: Heartbeat, text: str) -> None:
         """Take one in, with the frame that it came in."""
         mark = _mark(text)
+        if not session.settled_at:  # Its agent may have said a result on another line, just before it came here.
+            self.expect_another_writer(session)
         self._beating[session] = _News(heartbeat.services, mark)
         if mark != session.shown:
             self._has_changes = True

@@ -69,8 +69,8 @@ class Session:
         self.version = VERSION  # What was agreed with its HELLO.
         self.commands: dict[str, CommandFacts] = {}
         self.pushed: set[str] = set()
-        self.shown = 0  # What the heartbeat that was written last said (api/gateway/beats.py), and from when on it is
-        self.show_again_at = 0.0  # written again.
+        self.shown = 0  # What the heartbeat that was written last said (api/gateway/beats.py).
+        self.show_again_at = 0.0  # From when on a heartbeat is written although it says the same.
         self.settled_at = 0.0  # When its workflow will have written what the newest result said.
         self.has_hole = False  # Postgres refused a part: nothing behind it is stored, or the hole would be final.
         self.acked_seq = 0

@@ -19,7 +19,7 @@ import asyncio
 import enum
 import os
 import time
-from typing import Protocol, cast
+from typing import cast
 
 from websockets import protocol as wire
 from websockets.exceptions import InvalidMessage
@@ -38,8 +38,9 @@ from api.gateway.frames import (
     unmask,
     unmasked,
 )
-from api.gateway.handshake import Door, acceptance, answer, plain_key
+from api.gateway.handshake import acceptance, answer, plain_key
 from api.gateway.meter import owed_s, spent
+from api.gateway.owner import Owner
 from api.gateway.turns import ROUND_BYTES, Turns
 from api.gateway.wire import Wire
 
@@ -57,20 +58,6 @@ WRITE_LIMIT_BYTES = 8 * 1024  # An agent that does not read this much of what we
 REST_S = 0.05  # Who sent too much rests a little longer than it must, and is then served several at once.
 LINGER_S = 2.0  # For the agent to end its side after we ended ours; closing at once could destroy our last words.
 REASON_LIMIT_BYTES = 123  # A close frame holds 125 bytes, two of them the code (RFC 6455 section 5.5).
-
-
-class Owner(Door, Protocol):
-    """Who is told what a socket does. None of these may await."""
-
-    def opened(self, socket: AgentSocket) -> None: ...
-
-    def is_stranger(self, socket: AgentSocket) -> bool: ...
-
-    def received(self, socket: AgentSocket, text: str, size_bytes: int) -> None: ...
-
-    def closed(self, socket: AgentSocket) -> None: ...
-
-    def failed(self, socket: AgentSocket, reason: str) -> None: ...
 
 
 class Stage(enum.Enum):

@@ -81,8 +81,8 @@ class Route53Zone:
             raise DnsRejected(f"route53 has an alias at TXT {name}, which can hold no value of ours: remove it")
         changes = [{"Action": "DELETE", "ResourceRecordSet": old}] if old else []
         if after:
-            ttl_s = old["TTL"] if old else TTL_S  # A set that is there is somebody else's too.
-            new = {"Name": name, "Type": "TXT", "TTL": ttl_s, "ResourceRecords": [{"Value": one} for one in after]}
+            same = old or {"Name": name, "Type": "TXT", "TTL": TTL_S}  # A set that is there is somebody else's too.
+            new = {**same, "ResourceRecords": [{"Value": one} for one in after]}
             changes.append({"Action": "CREATE", "ResourceRecordSet": new})
         client.change_resource_record_sets(HostedZoneId=zone_id, ChangeBatch={"Changes": changes})
 
