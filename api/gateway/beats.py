@@ -1,8 +1,8 @@
 """Heartbeats on their way into Postgres: all agents' together, and only what is news.
 
 That an agent lives is written within a sixth of a heartbeat; what its preview runs at the next turn after it changed.
-A workflow writes the same column with its agent's result, so it is written again a minute behind a result; and every
-quarter of an hour, which keeps routes alive.
+A workflow writes the same column with its agent's result, so it is written again a minute behind a result and behind
+a session's first heartbeat; and every quarter of an hour, which keeps routes alive.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ except ImportError:  # Where the library has no compiled part for this machine, 
 
 MAX_REQUEST_BYTES = 16 * 1024  # The library alone would hold 1 MiB for anybody: 128 fields of 8 KiB.
 STRANGER_BYTES = 8 * 1024  # Of a message while nobody was let in: several times the longest HELLO.
+STRANGER_UNREAD_BYTES = 2 * STRANGER_BYTES  # In many short frames that came at once and have to wait.
 MAX_HEAD_BYTES = 10  # Of a frame, without its mask.
 MASK_BYTES = 4
 WHOLE_TEXT, WHOLE_PING, WHOLE_PONG = 0x81, 0x89, 0x8A  # First bytes: the last part of its message, and its opcode.

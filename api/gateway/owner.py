@@ -15,9 +15,7 @@ class Owner(Door, Protocol):
 
     def opened(self, socket: AgentSocket) -> None: ...
 
-    def is_stranger(self, socket: AgentSocket) -> bool:
-        """Whether nobody was let in on it, or nobody is any more: it may say little."""
-        ...
+    def is_stranger(self, socket: AgentSocket) -> bool: ...  # Then it may say little.
 
     def received(self, socket: AgentSocket, text: str, size_bytes: int) -> None: ...
 

@@ -115,7 +115,7 @@ class Gateway:
         self._sessions.add(session)
 
     def is_stranger(self, socket: AgentSocket) -> bool:
-        """Whether nobody was let in on this socket yet."""
+        """Whether nobody is let in on this socket: not yet, or no longer."""
         return _session(socket).phase is not Phase.OPEN
 
     def closed(self, socket: AgentSocket) -> None:

@@ -30,6 +30,7 @@ from websockets.server import ServerProtocol
 from agent.protocol import MAX_FRAME_BYTES, NONCE_BYTES, NONCE_HEADER
 from api.gateway.frames import (
     STRANGER_BYTES,
+    STRANGER_UNREAD_BYTES,
     WHOLE_PING,
     WHOLE_PONG,
     WHOLE_TEXT,
@@ -218,7 +219,7 @@ class AgentSocket(asyncio.Protocol):
                 return
             if self._pauses:
                 break
-        if size - at > 2 * STRANGER_BYTES and self._stage is not Stage.NEW and self._owner.is_stranger(self):
+        if size - at > STRANGER_UNREAD_BYTES and self._stage is not Stage.NEW and self._owner.is_stranger(self):
             self._fail(CloseCode.MESSAGE_TOO_BIG, "too much before WELCOME")
         elif at < size:
             self._hold(memoryview(data)[at:])
